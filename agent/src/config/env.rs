@@ -1,4 +1,5 @@
-//! The environment variables that the agent reads itself: only what must be known before there is a configuration.
+//! The environment variables that the agent reads itself: only what must be known before there is a configuration, and
+//! what `check` compares with the unit's.
 
 use std::env;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Proxies of the shell that `check` is run in, and the unit's: through one that only the shell has all is well here, and
 //! the agent never joins.
 
-/// What a client of HTTPS goes by.
+/// Proxy of a client of HTTPS.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Proxies {
     proxy: Option<String>,
@@ -21,14 +21,14 @@ impl Proxies {
         }
     }
 
-    /// Those of an environment as systemctl shows it.
+    /// The proxies of an environment as systemctl shows it.
     pub(super) fn shown(environment: &str) -> Self {
         let words = || environment.split_whitespace().map(|word| word.trim_matches('"'));
         let value = |name: &str| words().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         Self::of(|name| value(name).map(str::to_owned))
     }
 
-    /// What is wrong where the unit has others, and the fix. Neither's value is told, for a proxy's may hold a password.
+    /// The problem where the unit has others, and the fix. Neither's value is told, for a proxy's may hold a password.
     pub(super) fn differing(&self, unit: &Self) -> Option<(String, &'static str)> {
         const WRITE: &str = "`systemctl edit istio-vm-agent`, write `[Service]` and `Environment=HTTPS_PROXY=URL \
              NO_PROXY=LIST` with the values that hold here, then systemctl restart istio-vm-agent; or unset them here";

@@ -17,7 +17,7 @@ use crate::part::{CheckContext, Finding, Level, Member, Question, Subject};
 
 /// Less than a round, beside what the join source takes.
 const RESOLVER_TIMEOUT: Duration = Duration::from_millis(2500);
-/// What istiod has Envoy call the application from, on a VM of IPv6 alone.
+/// Source of Envoy's calls to the application, by istiod's clusters, on a VM of IPv6 alone.
 const SOURCE6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 const ROUTES: Subject = Subject::new("IVA114", "routes");
 

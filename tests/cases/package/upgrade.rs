@@ -45,9 +45,12 @@ pub(super) fn rolled_back(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     expect_rolled_back(vm, "9.1", "died 3 times")?;
     install_broken(vm, "9.2", HANGS)?;
     expect_rolled_back(vm, "9.2", "said nothing")?;
-    // As the remedy says.
-    let remedy = status(vm)?["health"]["remedy"].to_string();
-    ensure!(remedy.contains("install a version that serves"), "{remedy}");
+    // As the remedy says, once Envoy, which had no agent for some seconds, is connected again.
+    e2e::eventually("the remedy of a roll-back", e2e::PATIENCE, || {
+        let remedy = status(vm)?["health"]["remedy"].to_string();
+        ensure!(remedy.contains("install a version that serves"), "{remedy}");
+        Ok(())
+    })?;
     upgrade(vm, "9.3")?;
     let after = status(vm)?;
     ensure!(after["upgrade"]["state"] == "trial", "9.3 is not on trial");

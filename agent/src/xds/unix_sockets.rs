@@ -60,7 +60,10 @@ fn path_at(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     // Behind the path a `Pipe` may have its mode, in at most six bytes.
     let is_pipe = path <= LONGEST && (path + 2..=path + 8).contains(&pipe) && address == pipe + 2;
     let end = start + usize::from(path);
-    (is_pipe && end <= bytes.len()).then_some(start..end)
+    let text = bytes.get(start..end)?;
+    // `@` is also the tag of a field 8 in a message, which has bytes behind it that no name has.
+    let is_text = text.starts_with(b"/") || text.iter().all(u8::is_ascii_graphic);
+    (is_pipe && is_text).then_some(start..end)
 }
 
 #[cfg(test)]
@@ -117,6 +120,13 @@ mod tests {
         ]
         .concat();
         let frame = Frame(nested(FIELD_2, &certificate).into());
+        assert_eq!(guarded(frame.clone(), &[], &Refusals::default()), frame);
+    }
+
+    #[test]
+    fn message_whose_first_field_has_the_tag_of_an_abstract_name_is_no_unix_socket() {
+        let field_8 = nested(FIELD_1, &nested(FIELD_2, &nested(FIELD_1, b"\x40\x01")));
+        let frame = Frame(field_8.into());
         assert_eq!(guarded(frame.clone(), &[], &Refusals::default()), frame);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::inbound::Inbound;
 use super::nftables::Wall;
@@ -13,7 +13,7 @@ use super::{Carrier, Directions, Interception, Options, Ruleset, change_for, ins
 use crate::config::{Backend, FailPolicy};
 use crate::facts::{EnvoyState, HostEvent, HostState, InterceptState, Membership};
 use crate::host::change::HostChange;
-use crate::host::{Host, Watched};
+use crate::host::{Host, KernelChanges, Watched};
 use crate::supervise::Scope;
 
 /// Time between two comparisons of the kernel's rules with ours: not every change of theirs is told, and resolv.conf
@@ -21,6 +21,8 @@ use crate::supervise::Scope;
 const COMPARE: Duration = Duration::from_secs(5);
 /// After so long a kernel that took no rules for bridges is asked again, which starts a program.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// Time that the kernel is given for the first wall: one before 5.12 takes none, and says so to nobody.
+const WALL_WITHIN: Duration = Duration::from_secs(1);
 /// The failures in a row of such looks that make the rules fail: a moment without descriptors or memory ends nothing.
 const LASTING: u32 = 3;
 
@@ -207,7 +209,10 @@ impl Beside {
         else {
             return Ok(());
         };
+        // Subscribed before the wall is sent, so that its coming is not missed.
+        let changes = options.host.kernel_changes(Watched::PacketFilter);
         let (wall, kept) = (self.wall.take(), options.kept.clone());
+        let is_first = wall.is_none();
         let follow = move |host: &Host| {
             if are_in && directions.inbound {
                 Inbound::of(&membership)
@@ -220,8 +225,22 @@ impl Beside {
             })
         };
         self.wall = options.host.blocking(follow).await?;
+        if is_first && self.wall.is_some() {
+            match timeout(WALL_WITHIN, wall_stands(&options.host, changes)).await {
+                Ok(looked) => looked?,
+                Err(_) => tracing::debug!("the kernel has shown no second table of drops within {WALL_WITHIN:?}"),
+            }
+        }
         Ok(())
     }
+}
+
+/// Waits for the wall in the kernel: who is told that the VM is ready may flush all rules the moment after.
+async fn wall_stands(host: &Host, mut changes: KernelChanges) -> Result<()> {
+    while !host.blocking(|host| Ok(Wall::is_standing(host))).await? {
+        changes.next().await;
+    }
+    Ok(())
 }
 
 async fn put(
@@ -420,7 +439,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn rules_are_in_before_the_file_for_the_next_boot_is_written() {
         let root = tempfile::tempdir().unwrap();
         let mut options = Options::by_default(Host::new(root.path(), WithoutBridges::default()));

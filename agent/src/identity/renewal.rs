@@ -40,9 +40,13 @@ struct Certificate {
 }
 
 impl Certificate {
-    fn new(credentials: Arc<Credentials>, membership: &Membership, start: SystemTime) -> Self {
+    /// A certificate in use since `start`. A CA may give more than the `ttl` that was asked for: such a one is renewed as if
+    /// it had not, or a key would serve for as long as the CA likes.
+    fn new(credentials: Arc<Credentials>, membership: &Membership, start: SystemTime, ttl: Duration) -> Self {
+        let wanted = start.checked_add(ttl).unwrap_or(credentials.not_after);
+        let end = credentials.not_after.min(wanted);
         Self {
-            renew_at: renewal_time(start, credentials.not_after, fastrand::f64() * 2.0 - 1.0),
+            renew_at: renewal_time(start, end, fastrand::f64() * 2.0 - 1.0),
             bundle_roots: membership.roots_pem.clone(),
             credentials,
         }
@@ -80,6 +84,7 @@ pub(super) struct Renewal<A> {
     issuer: A,
     host: Host,
     path: PathBuf,
+    ttl: Duration,
     clock: Clock,
     publish: watch::Sender<Option<Arc<Credentials>>>,
     problem: watch::Sender<Option<IdentityProblem>>,
@@ -101,6 +106,7 @@ impl<A: CertificateIssuer> Renewal<A> {
             issuer,
             host: options.host,
             path: options.store,
+            ttl: options.config.ttl,
             clock: options.clock,
             publish,
             problem: options.problem,
@@ -166,7 +172,7 @@ impl<A: CertificateIssuer> Renewal<A> {
             return;
         }
         let start = stored.not_before;
-        let mut current = Certificate::new(Arc::new(stored), membership, start);
+        let mut current = Certificate::new(Arc::new(stored), membership, start, self.ttl);
         if !certificate::contains(&current.credentials.roots_pem, &membership.roots_pem) {
             // Served meanwhile: peers may know the old root only.
             current.bundle_roots.clear();
@@ -182,7 +188,9 @@ impl<A: CertificateIssuer> Renewal<A> {
             .is_some_and(|current| current.is_current(membership, self.clock.now()))
         {
             let credentials = Arc::new(self.issuer.issue(membership, self.to_renew(membership)).await?);
-            let current = Certificate::new(Arc::clone(&credentials), membership, self.clock.now());
+            let now = self.clock.now();
+            self.warn_of_a_long_life(&credentials, now);
+            let current = Certificate::new(Arc::clone(&credentials), membership, now, self.ttl);
             // Before it is stored: a disk that hangs must not keep it from Envoy.
             self.publish("got a certificate", current);
             self.save(credentials).await;
@@ -195,6 +203,18 @@ impl<A: CertificateIssuer> Renewal<A> {
         Ok(left
             .unwrap_or_default()
             .clamp(MIN_RENEWAL_INTERVAL, CLOCK_CHECK_INTERVAL))
+    }
+
+    fn warn_of_a_long_life(&self, credentials: &Credentials, now: SystemTime) {
+        let life = credentials.not_after.duration_since(now).unwrap_or_default();
+        if life / 2 > self.ttl {
+            tracing::warn!(
+                expires = %date(credentials.not_after),
+                asked_for = ?self.ttl,
+                "the CA gave a certificate for much longer than was asked for; it is renewed as one of that life, but who \
+                 steals its key has it until then: see to the CA's MAX_WORKLOAD_CERT_TTL"
+            );
+        }
     }
 
     /// The certificate that the CA may be shown. One of another identity would be renewed as that.

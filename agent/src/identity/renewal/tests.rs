@@ -187,6 +187,16 @@ async fn certificate_is_renewed_at_half_of_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn certificate_for_longer_than_was_asked_for_is_renewed_as_one_that_is_not() {
+    let mut vm = Vm::new(7900 * 365 * 24 * HOUR);
+    vm.start();
+    let first = vm.publishes(|_| true).await;
+    let next = vm.publishes(|next| next.not_before != first.not_before).await;
+    let after = next.not_before.duration_since(first.not_before).unwrap();
+    assert!(after <= 13 * HOUR, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn certificate_is_served_while_the_ca_is_down() {
     let mut vm = Vm::new(24 * HOUR);
     vm.start();

@@ -27,7 +27,7 @@ pub(super) struct Bundle {
     #[serde(skip)]
     pub(super) token: Option<PathBuf>,
     /// Parts of the files that no VM heeds, each with its place and what to do.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) unheeded: Vec<String>,
     /// The files' signature; absent where the configuration wants none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,8 @@ pub(crate) fn env_file(text: &str) {
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    assert_eq!(env_file::parse(&lines.join("\n")), Ok(variables));
+    // A line may end in carriage returns, of which the last is taken for a part of its end.
+    assert_eq!(env_file::parse(&lines.join("\r\n")), Ok(variables));
 }
 
 /// The user of an image, and the image's files of users and of groups.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::inbound::Inbound;
 use super::nftables::Wall;
@@ -56,8 +56,7 @@ pub async fn run(
         if was_ready || state.is_ready() {
             directions = policy::wanted(&state, options.config.on_envoy_down).or(directions);
         }
-        let lost = directions.is_none() && guarded && lost(&options).await;
-        let put_back = lost.then_some(Directions::INBOUND);
+        let put_back = (directions.is_none() && guarded && lost(&options).await).then_some(Directions::INBOUND);
         if let Some(directions) = directions.or(put_back) {
             let facts = Arc::clone(&membership.borrow_and_update());
             let began = Instant::now();
@@ -68,6 +67,7 @@ pub async fn run(
             }
             failures = if done.is_ok() { 0 } else { failures + 1 };
             let passes = unasked && was_ready && is_passing(failures, &publish.borrow());
+            beside.wall(&options, &scope).await?;
             if let Err(error) = tell(&publish, done, directions, &state, began.elapsed(), passes) {
                 options.config.backend = asked;
                 if state.is_ready() && !was_ready {
@@ -78,7 +78,7 @@ pub async fn run(
                     bail!("failed to redirect traffic to Envoy: {error}");
                 }
             }
-            beside.follow(&options, facts, directions).await?;
+            beside.keep(&options, facts, directions).await?;
             if state.is_ready() && !was_ready {
                 was_ready = true;
                 scope.ready();
@@ -198,44 +198,54 @@ impl Beside {
         self.refusal = self.refusal.take().filter(is_good);
     }
 
-    /// Has the wall follow the rules, and the guard of the next boot. The VM is told to be ready before: each takes as long as the
-    /// rules did, the one for a transaction of the kernel's, the other for the disk. What is started after the rules waits.
-    async fn follow(&mut self, options: &Options, membership: Arc<Membership>, directions: Directions) -> Result<()> {
-        let Some(Followed {
-            carrier,
-            ruleset,
-            are_in,
-        }) = self.followed.take()
-        else {
+    /// Has the wall follow the rules. The first one is waited for, as the program that makes it says nothing, and whoever is
+    /// told that the VM is ready may flush all rules the moment after.
+    async fn wall(&mut self, options: &Options, scope: &Scope) -> Result<()> {
+        let Some(Followed { carrier, ruleset, .. }) = &self.followed else {
             return Ok(());
         };
+        let (carrier, ruleset) = (*carrier, ruleset.clone());
+        let wall = self.wall.take();
         // Subscribed before the wall is sent, so that its coming is not missed.
-        let changes = options.host.kernel_changes(Watched::PacketFilter);
-        let (wall, kept) = (self.wall.take(), options.kept.clone());
-        let is_first = wall.is_none();
+        let changes = wall
+            .is_none()
+            .then(|| options.host.kernel_changes(Watched::PacketFilter));
         let follow = move |host: &Host| {
-            if are_in && directions.inbound {
-                Inbound::of(&membership)
-                    .keep(host, &kept)
-                    .unwrap_or_else(|error| tracing::warn!("{error:#}"));
-            }
             Ok(match carrier {
                 Carrier::None => None,
                 _ => walled(wall, host, &ruleset),
             })
         };
         self.wall = options.host.blocking(follow).await?;
-        if is_first && self.wall.is_some() {
-            match timeout(WALL_WITHIN, wall_stands(&options.host, changes)).await {
-                Ok(looked) => looked?,
-                Err(_) => tracing::debug!("the kernel has shown no second table of drops within {WALL_WITHIN:?}"),
+        if let (Some(changes), true) = (changes, self.wall.is_some()) {
+            tokio::select! {
+                biased;
+                () = scope.draining() => {}
+                looked = wall_stands(&options.host, changes) => looked?,
+                () = sleep(WALL_WITHIN) => tracing::debug!("the kernel has shown no second table of drops within {WALL_WITHIN:?}"),
             }
         }
         Ok(())
     }
+
+    /// Writes down the rules for the guard of the next boot. The VM is told to be ready before: it takes a disk's time.
+    async fn keep(&mut self, options: &Options, membership: Arc<Membership>, directions: Directions) -> Result<()> {
+        let is_in = self.followed.take().is_some_and(|followed| followed.are_in);
+        if !is_in || !directions.inbound {
+            return Ok(());
+        }
+        let kept = options.kept.clone();
+        let keep = move |host: &Host| {
+            Inbound::of(&membership)
+                .keep(host, &kept)
+                .unwrap_or_else(|error| tracing::warn!("{error:#}"));
+            Ok(())
+        };
+        options.host.blocking(keep).await
+    }
 }
 
-/// Waits for the wall in the kernel: who is told that the VM is ready may flush all rules the moment after.
+/// Waits for the wall in the kernel.
 async fn wall_stands(host: &Host, mut changes: KernelChanges) -> Result<()> {
     while !host.blocking(|host| Ok(Wall::is_standing(host))).await? {
         changes.next().await;
@@ -449,7 +459,9 @@ mod tests {
         let is_kept = || options.host.exists(&options.kept);
         let done = put(&options, Arc::clone(&facts), Directions::BOTH, &mut beside).await;
         assert!(done.is_ok() && !is_kept());
-        beside.follow(&options, facts, Directions::BOTH).await.unwrap();
+        beside.wall(&options, &Scope::detached().0).await.unwrap();
+        assert!(!is_kept(), "what is ready waits for no disk");
+        beside.keep(&options, facts, Directions::BOTH).await.unwrap();
         assert!(is_kept());
     }
 

@@ -120,13 +120,15 @@ async fn flush_leaves_no_open_moment() {
         }
         let (_facts, facts) = watch::channel(Arc::new(membership()));
         let (_envoy, states) = watch::channel(READY);
-        let (publish, _published) = watch::channel(InterceptState::default());
+        let (publish, mut published) = watch::channel(InterceptState::default());
         let mut supervisor = Supervisor::default();
         let options = rig.options(backend);
         supervisor.spawn("intercept", Duration::from_secs(10), |scope| {
             intercept::run(scope, options, facts, states, machine(), publish)
         });
-        supervisor.newest_ready().await.unwrap();
+        // By this the VM is told to be ready, before the part is.
+        let is_active = |state: &InterceptState| matches!(state, InterceptState::Active { .. });
+        published.wait_for(is_active).await.unwrap();
         for round in 0..10 {
             rig.vm("nft flush ruleset");
             let mut heard = String::new();

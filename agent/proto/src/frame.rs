@@ -45,22 +45,37 @@ impl Iterator for Fields {
     type Item = Result<(u32, Bytes), DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let mut rest = FieldSlices(&self.0);
+        let next = rest.next()?.map(|(tag, content)| (tag, self.0.slice_ref(content)));
+        self.0 = self.0.slice_ref(rest.0);
+        Some(next)
+    }
+}
+
+/// [`Fields`] of a message that is kept elsewhere: where many are looked at, none is counted.
+#[derive(Clone, Debug)]
+pub struct FieldSlices<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for FieldSlices<'a> {
+    type Item = Result<(u32, &'a [u8]), DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
         let next = self.advance().transpose();
-        if matches!(next, Some(Err(_))) {
-            self.0.clear();
+        if matches!(next, None | Some(Err(_))) {
+            self.0 = &[];
         }
         next
     }
 }
 
-impl Fields {
-    fn advance(&mut self) -> Result<Option<(u32, Bytes)>, DecodeError> {
+impl<'a> FieldSlices<'a> {
+    fn advance(&mut self) -> Result<Option<(u32, &'a [u8])>, DecodeError> {
         while self.0.has_remaining() {
             let (tag, wire_type) = decode_key(&mut self.0)?;
-            let mut content = self.0.clone();
+            let field = self.0;
             skip_field(wire_type, tag, &mut self.0, DecodeContext::default())?;
             if wire_type == WireType::LengthDelimited {
-                content.truncate(content.len() - self.0.len());
+                let (mut content, _) = field.split_at(field.len() - self.0.len());
                 decode_varint(&mut content)?;
                 return Ok(Some((tag, content)));
             }

@@ -146,10 +146,11 @@ impl<'a> Conversation<'a> {
     pub(super) async fn response(&mut self, frame: Frame, from: &mut Upstream) -> Result<Passed, FrameError> {
         let head = frame.response()?;
         let frame = unix_sockets::guarded(
+            self.protocol,
             frame,
             &self.context.options.unix_sockets,
             &self.context.options.refusals,
-        );
+        )?;
         if from.is_control_plane() {
             self.context.report.pushed();
         }

@@ -31,8 +31,11 @@ pub(crate) fn frame(input: &[u8]) {
         assert_eq!(again.ok().as_ref(), Some(&request), "what is written is read again");
         let _ = request.node.as_ref().and_then(node::address);
     }
-    let guarded = unix_sockets::guarded(frame.clone(), &[], &Refusals::default());
-    assert_eq!(guarded.0.len(), frame.0.len(), "every length in a message stays");
+    if let Ok(guarded) = unix_sockets::guarded(protocol, frame.clone(), &[], &Refusals::default()) {
+        assert_eq!(guarded.0.len(), frame.0.len(), "every length in a message stays");
+        let again = unix_sockets::guarded(protocol, guarded.clone(), &["//".into()], &Refusals::default());
+        assert_eq!(again.ok(), Some(guarded), "what leads nowhere stays so");
+    }
     let addresses = [[10, 0, 0, 3].into()];
     if let Ok(clusters) = own_endpoints::read(protocol, &frame, &addresses) {
         assert!(clusters.len() <= frame.0.len() / 2);

@@ -6,31 +6,69 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
-use istio_api::frame::Frame;
-use memchr::memchr2_iter;
+use istio_api::frame::{FieldSlices, Frame, FrameError, XdsProtocol};
+use prost::DecodeError;
 
 use crate::bounds::Refusals;
 
-/// Longest path of a unix socket, in bytes (unix(7), sun_path).
-const LONGEST: u8 = 108;
-/// Tags of fields that are messages or strings, by their numbers (protobuf's encoding, wire type LEN).
-const FIELD_1: u8 = 0x0a;
-const FIELD_2: u8 = 0x12;
-const FIELD_3: u8 = 0x1a;
+/// A message on the way from a resource to the path of a `Pipe`: the numbers of the fields that lead on, and to which message
+/// (envoy/config/cluster, endpoint, listener and core, v3). One that leads nowhere is the path.
+struct Way(&'static [(u32, &'static Self)]);
+
+const PATH: Way = Way(&[]);
+const PIPE: Way = Way(&[(1, &PATH)]);
+const ADDRESS: Way = Way(&[(2, &PIPE)]);
+const ADDITIONAL_ADDRESS: Way = Way(&[(1, &ADDRESS)]);
+const HEALTH_CHECK_CONFIG: Way = Way(&[(3, &ADDRESS)]);
+const ENDPOINT: Way = Way(&[(1, &ADDRESS), (2, &HEALTH_CHECK_CONFIG), (4, &ADDITIONAL_ADDRESS)]);
+const LB_ENDPOINT: Way = Way(&[(1, &ENDPOINT)]);
+const LB_ENDPOINT_LIST: Way = Way(&[(1, &LB_ENDPOINT)]);
+const LOCALITY_LB_ENDPOINTS: Way = Way(&[(2, &LB_ENDPOINT), (7, &LB_ENDPOINT_LIST)]);
+/// An entry of the map `named_endpoints`.
+const NAMED_ENDPOINT: Way = Way(&[(2, &ENDPOINT)]);
+const CLUSTER_LOAD_ASSIGNMENT: Way = Way(&[(2, &LOCALITY_LB_ENDPOINTS), (5, &NAMED_ENDPOINT)]);
+const CLUSTER: Way = Way(&[(18, &ADDRESS), (33, &CLUSTER_LOAD_ASSIGNMENT)]);
+const LISTENER: Way = Way(&[(2, &ADDRESS), (33, &ADDITIONAL_ADDRESS)]);
+
+/// Field of either response that has its resources, and of `Resource` that has its `Any`.
+const RESOURCE: u32 = 2;
+/// Fields of `Any`.
+const TYPE_URL: u32 = 1;
+const VALUE: u32 = 2;
+
+/// The way from a resource of that type, by its URL, of which Envoy reads what is behind the last slash. In SotW Envoy would
+/// unwrap a `Resource` as well; it asks for deltas (`envoy::bootstrap`).
+fn way_from(type_url: &[u8]) -> Option<&'static Way> {
+    match type_url.rsplit(|byte| *byte == b'/').next()? {
+        b"envoy.config.cluster.v3.Cluster" => Some(&CLUSTER),
+        b"envoy.config.endpoint.v3.ClusterLoadAssignment" => Some(&CLUSTER_LOAD_ASSIGNMENT),
+        b"envoy.config.endpoint.v3.LbEndpoint" => Some(&LB_ENDPOINT),
+        b"envoy.config.listener.v3.Listener" => Some(&LISTENER),
+        _ => None,
+    }
+}
 
 /// The frame without paths of unix sockets that are not `allowed`. Each leads to the root directory in its place, which is
-/// no socket, so that calls to it fail and everything else goes on; it is counted and logged.
-pub(super) fn guarded(frame: Frame, allowed: &[PathBuf], refusals: &Refusals) -> Frame {
+/// no socket, so that calls to it fail; it is counted and logged.
+///
+/// # Errors
+/// When the frame is no protobuf: what isn't understood here may be understood by Envoy.
+pub(super) fn guarded(
+    protocol: XdsProtocol,
+    frame: Frame,
+    allowed: &[PathBuf],
+    refusals: &Refusals,
+) -> Result<Frame, FrameError> {
     let is_allowed = |path: &[u8]| allowed.iter().any(|one| one.as_os_str().as_encoded_bytes() == path);
-    let forbidden: Vec<Range<usize>> = paths(&frame.0)
-        .filter(|path| frame.0.get(path.clone()).is_some_and(|path| !is_allowed(path)))
-        .collect();
+    let mut forbidden = paths(protocol, &frame.0)?;
+    forbidden.retain(|path| !is_allowed(path));
     if forbidden.is_empty() {
-        return frame;
+        return Ok(frame);
     }
+    let places: Vec<Range<usize>> = forbidden.iter().map(|path| place(&frame.0, path)).collect();
     let mut bytes = BytesMut::from(&*frame.0);
-    for path in forbidden {
-        let Some(path) = bytes.get_mut(path) else { continue };
+    for place in places {
+        let Some(path) = bytes.get_mut(place) else { continue };
         let told = String::from_utf8_lossy(path);
         if let Some(count) = refusals.add("unix sockets that envoy.unix_sockets doesn't list", &told) {
             tracing::warn!(
@@ -41,100 +79,223 @@ pub(super) fn guarded(frame: Frame, allowed: &[PathBuf], refusals: &Refusals) ->
         }
         path.fill(b'/');
     }
-    Frame(Bytes::from(bytes))
+    Ok(Frame(Bytes::from(bytes)))
 }
 
-/// Places of the paths of unix sockets in a response: absolute ones, and abstract names, which begin with `@`.
-fn paths(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
-    memchr2_iter(b'/', b'@', bytes).filter_map(|start| path_at(bytes, start))
+/// The paths of unix sockets in a response, each a slice of it. A message that is there twice is one for Envoy, which merges
+/// them: an `Any`'s type may stand in the one and its value in the other, and every path is gone to.
+fn paths(protocol: XdsProtocol, response: &[u8]) -> Result<Vec<&[u8]>, FrameError> {
+    let mut found = Vec::new();
+    for resource in fields(response, RESOURCE) {
+        let anys = match protocol {
+            XdsProtocol::Sotw => vec![resource?],
+            XdsProtocol::Delta => fields(resource?, RESOURCE).collect::<Result<_, _>>()?,
+        };
+        let (mut type_url, mut values) = (&b""[..], Vec::new());
+        for any in anys {
+            type_url = fields(any, TYPE_URL).last().transpose()?.unwrap_or(type_url);
+            values.extend(fields(any, VALUE).collect::<Result<Vec<_>, _>>()?);
+        }
+        if let Some(way) = way_from(type_url) {
+            values
+                .into_iter()
+                .try_for_each(|value| follow(way, value, &mut found))?;
+        }
+    }
+    Ok(found)
 }
 
-/// The path of the `Pipe` that begins there, if it is one. Resources are not parsed: an `Endpoint`, a `Listener` and a
-/// `HealthCheckConfig` have an `Address` as field 1, 2 or 3, which has a `Pipe` as field 2, which has its path as field 1
-/// (envoy/config/core/v3/address.proto), and the lengths of all fit each other.
-fn path_at(bytes: &[u8], start: usize) -> Option<Range<usize>> {
-    let head: &[u8; 6] = bytes.get(start.checked_sub(6)?..start)?.try_into().ok()?;
-    let [FIELD_1 | FIELD_2 | FIELD_3, address, FIELD_2, pipe, FIELD_1, path] = *head else {
-        return None;
-    };
-    // Behind the path a `Pipe` may have its mode, in at most six bytes.
-    let is_pipe = path <= LONGEST && (path + 2..=path + 8).contains(&pipe) && address == pipe + 2;
-    let end = start + usize::from(path);
-    let text = bytes.get(start..end)?;
-    // `@` is also the tag of a field 8 in a message, which has bytes behind it that no name has.
-    let is_text = text.starts_with(b"/") || text.iter().all(u8::is_ascii_graphic);
-    (is_pipe && is_text).then_some(start..end)
+/// Goes down all ways from a message, and takes what is at their ends.
+fn follow<'a>(way: &Way, message: &'a [u8], found: &mut Vec<&'a [u8]>) -> Result<(), DecodeError> {
+    if way.0.is_empty() {
+        found.push(message);
+        return Ok(());
+    }
+    for field in FieldSlices(message) {
+        let (number, content) = field?;
+        if let Some((_, next)) = way.0.iter().find(|(wanted, _)| *wanted == number) {
+            follow(next, content, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn fields(message: &[u8], wanted: u32) -> impl Iterator<Item = Result<&[u8], DecodeError>> {
+    FieldSlices(message).filter_map(move |field| match field {
+        Ok((number, content)) => (number == wanted).then_some(Ok(content)),
+        Err(error) => Some(Err(error)),
+    })
+}
+
+/// The place of a slice in the bytes that it is of.
+fn place(bytes: &[u8], slice: &[u8]) -> Range<usize> {
+    let start = (slice.as_ptr() as usize).saturating_sub(bytes.as_ptr() as usize);
+    start..start + slice.len()
 }
 
 #[cfg(test)]
 mod tests {
+    use istio_api::ads::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
+    use istio_api::rpc::Any;
     use proptest::prelude::*;
+    use prost::encoding::{WireType, encode_key, encode_varint};
 
     use super::*;
 
-    fn nested(tag: u8, content: &[u8]) -> Vec<u8> {
-        [&[tag, u8::try_from(content.len()).unwrap()], content].concat()
+    /// A field with a length.
+    fn field(number: u32, content: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode_key(number, WireType::LengthDelimited, &mut bytes);
+        encode_varint(content.len() as u64, &mut bytes);
+        [bytes, content.to_vec()].concat()
     }
 
-    /// A cluster's endpoints, as istiod has them of a ServiceEntry with `unix://PATH`, and a listener's address.
-    fn response(path: &str, mode: &[u8]) -> Frame {
-        let pipe = [nested(FIELD_1, path.as_bytes()), mode.to_vec()].concat();
-        let address = nested(FIELD_2, &pipe);
-        let endpoint = nested(FIELD_1, &nested(FIELD_1, &nested(FIELD_1, &address)));
-        let listener = nested(FIELD_2, &address);
-        Frame(
-            [&b"\x0a\x05/name"[..], &endpoint, &listener, b"\x1a\x02/x"]
-                .concat()
-                .into(),
-        )
+    /// A message inside others, whose numbers are told from the outermost on.
+    fn inside(numbers: &[u32], content: &[u8]) -> Vec<u8> {
+        let mut message = content.to_vec();
+        for number in numbers.iter().rev() {
+            message = field(*number, &message);
+        }
+        message
+    }
+
+    fn response(protocol: XdsProtocol, kind: &str, value: Vec<u8>) -> Frame {
+        let any = Any {
+            type_url: format!("type.googleapis.com/envoy.config.{kind}"),
+            value: value.into(),
+        };
+        match protocol {
+            XdsProtocol::Sotw => Frame::of(&DiscoveryResponse {
+                resources: vec![any],
+                ..Default::default()
+            }),
+            XdsProtocol::Delta => Frame::of(&DeltaDiscoveryResponse {
+                resources: vec![Resource {
+                    resource: Some(any),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+        }
+    }
+
+    const BOTH: [XdsProtocol; 2] = [XdsProtocol::Sotw, XdsProtocol::Delta];
+
+    /// The places of an `Address` in resources: the type, and the numbers of the fields that lead there.
+    const PLACES: [(&str, &[u32]); 9] = [
+        ("listener.v3.Listener", &[2]),
+        ("listener.v3.Listener", &[33, 1]),
+        ("cluster.v3.Cluster", &[18]),
+        ("cluster.v3.Cluster", &[33, 2, 2, 1, 1]),
+        ("endpoint.v3.ClusterLoadAssignment", &[2, 2, 1, 1]),
+        ("endpoint.v3.ClusterLoadAssignment", &[2, 2, 1, 2, 3]),
+        ("endpoint.v3.ClusterLoadAssignment", &[2, 2, 1, 4, 1]),
+        ("endpoint.v3.ClusterLoadAssignment", &[2, 7, 1, 1, 1]),
+        ("endpoint.v3.ClusterLoadAssignment", &[5, 2, 1]),
+    ];
+
+    /// A resource with a `Pipe` at a place, between other fields.
+    fn resource(place: &[u32], path: &str, mode: &[u8]) -> Vec<u8> {
+        let pipe = [field(1, path.as_bytes()), mode.to_vec()].concat();
+        let address = inside(place, &field(2, &pipe));
+        [&field(1, b"/name")[..], b"\x18\x01", &address, &field(4, b"/x")].concat()
     }
 
     #[test]
     fn path_that_is_not_listed_leads_nowhere_and_all_else_stays() {
         let refusals = Refusals::default();
-        for mode in [&b""[..], b"\x10\xb6\x03"] {
-            for path in ["/run/istio-vm-agent/sds.sock", "/x/../run/a", "@abstract", "/a"] {
-                let frame = response(path, mode);
-                let guarded = guarded(frame.clone(), &[], &refusals);
-                assert_eq!(guarded, response(&"/".repeat(path.len()), mode), "{path}");
-                let listed = guarded_by(&frame, path, &refusals);
-                assert_eq!(listed, frame, "{path} is listed");
-                assert_ne!(guarded_by(&frame, &format!("{path}2"), &refusals), frame);
+        let long = format!("/{}", "long/".repeat(40));
+        let paths = [
+            "/run/istio-vm-agent/sds.sock",
+            "/x/../run/a",
+            "sds.sock",
+            "@a b\0",
+            &long,
+            "/a",
+        ];
+        for (kind, place) in PLACES {
+            for (mode, path) in [&b""[..], b"\x10\xb6\x03"]
+                .into_iter()
+                .flat_map(|mode| paths.map(|path| (mode, path)))
+            {
+                for protocol in BOTH {
+                    let frame = response(protocol, kind, resource(place, path, mode));
+                    let harmless = response(protocol, kind, resource(place, &"/".repeat(path.len()), mode));
+                    let guarded = |listed: &[PathBuf]| guarded(protocol, frame.clone(), listed, &refusals).unwrap();
+                    assert_eq!(guarded(&[]), harmless, "{kind} {place:?} {path}");
+                    assert_eq!(guarded(&[PathBuf::from(path)]), frame, "{path} is listed");
+                    assert_eq!(guarded(&[PathBuf::from(format!("{path}2"))]), harmless);
+                }
             }
         }
         let [told] = refusals.all().try_into().unwrap();
-        assert_eq!((told.whose.as_str(), told.count), ("/a", 32));
+        assert_eq!((told.whose.as_str(), told.count), ("/a", 9 * 2 * 6 * 2 * 2));
     }
 
-    fn guarded_by(frame: &Frame, listed: &str, refusals: &Refusals) -> Frame {
-        guarded(frame.clone(), &[PathBuf::from(listed)], refusals)
+    /// A tenant's words may be the bytes of any message; what stands behind them is another's.
+    #[test]
+    fn words_that_look_like_a_pipe_are_words() {
+        let pipe = field(1, &field(2, &field(1, b"/run/x")));
+        for (kind, _) in PLACES {
+            for protocol in BOTH {
+                let frame = response(protocol, kind, inside(&[24, 1, 3], &pipe));
+                assert_eq!(
+                    guarded(protocol, frame.clone(), &[], &Refusals::default()).unwrap(),
+                    frame
+                );
+            }
+        }
+        let other = response(
+            XdsProtocol::Sotw,
+            "route.v3.RouteConfiguration",
+            resource(&[2], "/a", b""),
+        );
+        assert_eq!(
+            guarded(XdsProtocol::Sotw, other.clone(), &[], &Refusals::default()).unwrap(),
+            other
+        );
+    }
+
+    /// Protobuf merges what is there twice.
+    #[test]
+    fn resource_in_two_parts_is_one() {
+        let url = field(TYPE_URL, b"any/envoy.config.endpoint.v3.ClusterLoadAssignment");
+        let value = field(VALUE, &resource(&[2, 2, 1, 1], "/a", b""));
+        let resource = [field(RESOURCE, &url), field(RESOURCE, &value)].concat();
+        let frame = Frame(field(RESOURCE, &resource).into());
+        let guarded = guarded(XdsProtocol::Delta, frame.clone(), &[], &Refusals::default());
+        assert_ne!(guarded.unwrap(), frame);
     }
 
     #[test]
-    fn file_of_a_certificate_is_no_unix_socket() {
-        // TlsCertificate: certificate_chain and private_key, each a DataSource with the name of a file.
-        let file = |tag, name: &str| nested(tag, &nested(FIELD_1, name.as_bytes()));
-        let certificate = [
-            file(FIELD_1, "/etc/certs/chain.pem"),
-            file(FIELD_2, "/etc/certs/key.pem"),
-        ]
-        .concat();
-        let frame = Frame(nested(FIELD_2, &certificate).into());
-        assert_eq!(guarded(frame.clone(), &[], &Refusals::default()), frame);
-    }
-
-    #[test]
-    fn message_whose_first_field_has_the_tag_of_an_abstract_name_is_no_unix_socket() {
-        let field_8 = nested(FIELD_1, &nested(FIELD_2, &nested(FIELD_1, b"\x40\x01")));
-        let frame = Frame(field_8.into());
-        assert_eq!(guarded(frame.clone(), &[], &Refusals::default()), frame);
+    fn what_is_no_protobuf_is_not_passed_on() {
+        for broken in [&b"\x0a\x05ab"[..], b"\xff\xff\xff\xff\xff\x01", b"\x0b", b"\x00"] {
+            let value = [broken, &resource(&[2], "/a", b"")].concat();
+            for protocol in BOTH {
+                let frame = response(protocol, "listener.v3.Listener", value.clone());
+                guarded(protocol, frame, &[], &Refusals::default()).unwrap_err();
+            }
+        }
     }
 
     proptest! {
+        /// Whatever stands around it: other fields of a resource, before a `Pipe` and behind it.
         #[test]
-        fn any_bytes_keep_their_length(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let frame = Frame(bytes.into());
-            prop_assert_eq!(guarded(frame.clone(), &[], &Refusals::default()).0.len(), frame.0.len());
+        fn path_is_found_among_any_fields(
+            around in proptest::collection::vec((5_u32..32, proptest::collection::vec(any::<u8>(), 0..40)), 0..20),
+            at in any::<prop::sample::Index>(),
+        ) {
+            for (kind, place) in PLACES.into_iter().filter(|(kind, _)| !kind.starts_with("cluster")) {
+                let with = |path: &str| {
+                    let mut fields: Vec<Vec<u8>> = around.iter().map(|(number, content)| field(*number, content)).collect();
+                    fields.retain(|field| !(kind.starts_with("endpoint") && field.starts_with(b"\x2a")));
+                    let at = at.index(fields.len() + 1);
+                    fields.insert(at, inside(place, &field(2, &field(1, path.as_bytes()))));
+                    response(XdsProtocol::Delta, kind, fields.concat())
+                };
+                let guarded = guarded(XdsProtocol::Delta, with("/run/x"), &[], &Refusals::default());
+                prop_assert_eq!(guarded.unwrap(), with("//////"));
+            }
         }
     }
 }

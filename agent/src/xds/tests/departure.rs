@@ -4,8 +4,10 @@ use super::*;
 use crate::facts::Departure;
 use crate::xds::own_endpoints::CLUSTER_LOAD_ASSIGNMENT;
 
-/// A cluster whose endpoints are the bytes; `SocketAddress.address` is what counts in them.
-fn assignment(nonce: &str, endpoints: &[u8]) -> Frame {
+/// A cluster with a field of these bytes; `SocketAddress.address` is what counts in them.
+fn assignment(nonce: &str, content: &[u8]) -> Frame {
+    let mut value = Vec::new();
+    prost::encoding::bytes::encode(3, &content.to_vec(), &mut value);
     Frame::of(&DeltaDiscoveryResponse {
         type_url: CLUSTER_LOAD_ASSIGNMENT.to_owned(),
         nonce: nonce.to_owned(),
@@ -13,7 +15,7 @@ fn assignment(nonce: &str, endpoints: &[u8]) -> Frame {
             name: "catalog".to_owned(),
             resource: Some(rpc::Any {
                 type_url: CLUSTER_LOAD_ASSIGNMENT.to_owned(),
-                value: endpoints.to_vec().into(),
+                value: value.into(),
             }),
             ..Resource::default()
         }],

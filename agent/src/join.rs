@@ -29,6 +29,7 @@ mod origin;
 mod part;
 mod ports;
 mod proxy_config;
+mod re2;
 mod readiness_probe;
 mod refresh;
 mod root_certs;

@@ -13,6 +13,7 @@ pub(crate) mod kubeconfig;
 mod objects;
 pub(crate) mod refusal;
 pub(crate) mod resource;
+mod typed;
 pub(crate) mod yaml;
 
 pub(crate) use access::{Access, Credential, Method, read, token};

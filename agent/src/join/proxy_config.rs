@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::field_error::FieldError;
+use super::re2;
 use crate::config::{LONGEST, ports};
 use crate::facts::{ProxyConfig, duration, number};
 
@@ -115,6 +116,7 @@ fn check_listeners(fields: &Map<String, Value>) -> Result<(), FieldError> {
             ports::check_free(port).map_err(|problem| FieldError::new(field, problem))?;
         }
     }
+    check_status(fields, &own)?;
     let [(_, outbound, _), (field, inbound, _)] = own;
     match outbound == inbound {
         true => Err(FieldError::new(
@@ -122,6 +124,24 @@ fn check_listeners(fields: &Map<String, Value>) -> Result<(), FieldError> {
             format!("port {inbound} is {OUTBOUND} too: calls out and calls in need two: take another one"),
         )),
         false => Ok(()),
+    }
+}
+
+/// Refuses a port that calls to this VM would be let past Envoy for, and that another part has.
+fn check_status(fields: &Map<String, Value>, others: &[(&str, u16, u16)]) -> Result<(), FieldError> {
+    const FIELD: &str = "statusPort";
+    let port = fields.get(FIELD).and_then(Value::as_u64);
+    let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(ports::STATUS);
+    // 0 is Istio's way to have none.
+    if !matches!(port, 0 | ports::STATUS) {
+        ports::check_free(port).map_err(|problem| FieldError::new(FIELD, problem))?;
+    }
+    match others.iter().find(|(_, other, _)| *other == port) {
+        Some((other, ..)) => Err(FieldError::new(
+            FIELD,
+            format!("port {port} is {other} too: take another one"),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -152,6 +172,13 @@ fn check_stats(fields: &Map<String, Value>) -> Result<(), FieldError> {
                 FIELD,
                 format!("{list} must be a list of texts that aren't empty"),
             ));
+        }
+        let expressions = texts.as_array().filter(|_| list == "inclusionRegexps");
+        let mut expressions = expressions.into_iter().flatten().filter_map(Value::as_str);
+        let broken = expressions.find_map(|text| Some((text, re2::problem(text)?)));
+        if let Some((text, problem)) = broken {
+            let problem = format!("{list}: {text:?} is no regular expression to Envoy: {problem}");
+            return Err(FieldError::new(FIELD, problem));
         }
     }
     Ok(())

@@ -182,13 +182,9 @@ impl<'a> Values<'a> {
         Ok(addresses)
     }
 
-    /// A boolean as Go's strconv.ParseBool reads it; empty or absent is false.
+    /// A boolean; empty or absent is false.
     pub(super) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
-        match self.metadata(key).unwrap_or_default() {
-            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
-            "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
-            other => Err(self.wrong_metadata(key, format!("{other:?} is neither true nor false: write one of them"))),
-        }
+        flag(self.metadata(key).unwrap_or_default()).map_err(|problem| self.wrong_metadata(key, problem))
     }
 
     pub(super) fn probe(&self) -> Result<Option<Probe>, ConfigError> {
@@ -200,6 +196,15 @@ impl<'a> Values<'a> {
         readiness_probe::parse(value, localhost)
             .map(Some)
             .map_err(|problem| wrong_field(self.bundle, FIELD, problem))
+    }
+}
+
+/// A boolean as Go's strconv.ParseBool reads it; nothing is false.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+        other => Err(format!("{other:?} is neither true nor false: write one of them")),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use http::StatusCode;
 use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::access::{Access, Credential};
@@ -14,6 +14,7 @@ use super::bearer::Bearer;
 use super::objects::TokenRequest;
 use super::refusal::Refusal;
 use super::resource::{Resource, Verb};
+use super::typed::typed;
 use crate::web::{Answer, Client, ClockCheck, Patience};
 
 /// etcd takes no larger object.
@@ -131,14 +132,18 @@ impl Api {
         // Told before istiod's certificate or a token is judged by a wrong clock.
         self.clock.compare(&answer.headers);
         // The text may be a token: no parser's error may quote it.
-        let parsed = serde_json::from_str(&answer.text).ok();
-        let unusable = || {
+        let document: Option<Value> = serde_json::from_str(&answer.text).ok();
+        let document = document.filter(Value::is_object).with_context(|| {
             format!(
                 "the answer of {} to {verb} {resource} is none of Kubernetes",
                 self.access.server
             )
+        })?;
+        let wrong = |field| {
+            let kind = resource.kind().plural();
+            anyhow!("{resource}: {field}: write what `kubectl explain {kind}` says")
         };
-        Ok(parsed.with_context(unusable)?)
+        Ok(typed(&document).map_err(wrong)?)
     }
 
     fn refused(&self, verb: Verb, resource: &Resource, bearer: Option<&Bearer>, answer: &Answer) -> Failure {

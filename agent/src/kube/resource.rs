@@ -84,7 +84,7 @@ impl Kind {
         }
     }
 
-    fn plural(self) -> &'static str {
+    pub(super) fn plural(self) -> &'static str {
         match self {
             Self::WorkloadGroup => "workloadgroups",
             Self::ConfigMap => "configmaps",

@@ -21,6 +21,7 @@ use crate::facts::{HostEntry, HostPort, ProxyConfig};
 use crate::join::bundle::{Bundle, Origins};
 use crate::join::canonical;
 use crate::join::origin::Origin;
+use crate::join::values::flag;
 use crate::kube::{ConfigMap, WorkloadGroup};
 use mesh_config::MeshConfig;
 use sources::Sources;
@@ -105,6 +106,9 @@ fn merged(objects: &Objects, group_ref: &GroupRef, sources: &mut Sources) -> Res
             sources.are(&annotated, &format!("{}: {at}: ", place(group)));
         }
     }
+    // The VM's own word takes its place, so nobody else would judge it.
+    let capture = mesh.proxy.metadata().remove(env::DNS_CAPTURE).unwrap_or_default();
+    flag(&capture).map_err(|problem| wrong(sources.of_metadata(env::DNS_CAPTURE), problem))?;
     canonical::set(&mut mesh.proxy, "readinessProbe", group.spec.probe.clone());
     let metadata = env::proxy_metadata(group, &mesh, group_ref);
     canonical::extend_metadata(&mut mesh.proxy, metadata);

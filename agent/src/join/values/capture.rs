@@ -1,5 +1,7 @@
 //! The traffic that goes through Envoy, as a bundle says: ports, networks, and by which means.
 
+use std::fmt::Display;
+
 use nix::unistd::Group;
 
 use super::{Values, wrong_field};
@@ -37,6 +39,13 @@ impl Values<'_> {
                 return Err(self.wrong(KEY, problem));
             }
         }
+        // sshd's is left alone by default, whatever is captured.
+        let said: Vec<u16> = excluded
+            .iter()
+            .copied()
+            .filter(|port| !ports::DEFAULT_EXCLUDED.contains(port))
+            .collect();
+        self.are_apart((KEY, captured.as_deref().unwrap_or_default()), (EXCLUDE_PORTS, &said))?;
         let is_captured = |port: u16| match &captured {
             Some(ports) => ports.contains(&port),
             None => !excluded.contains(&port),
@@ -70,7 +79,7 @@ impl Values<'_> {
             outbound::networks(list).map_err(|problem| self.wrong(key, problem))
         };
         let is_all = self.env("ISTIO_SERVICE_CIDR").is_none_or(|list| list.trim() == "*");
-        Ok(OutboundCapture {
+        let outbound = OutboundCapture {
             networks: (!is_all).then(|| networks("ISTIO_SERVICE_CIDR")).transpose()?,
             exclude_networks: networks("ISTIO_SERVICE_EXCLUDE_CIDR")?,
             exclude_ports: self.ports(EXCLUDE)?,
@@ -80,6 +89,35 @@ impl Values<'_> {
                 Some(_) => Some(self.groups("ISTIO_OUTBOUND_OWNER_GROUPS")?),
             },
             exclude_groups: self.groups("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE")?,
+        };
+        self.are_apart(
+            ("ISTIO_SERVICE_CIDR", outbound.networks.as_deref().unwrap_or_default()),
+            ("ISTIO_SERVICE_EXCLUDE_CIDR", &outbound.exclude_networks),
+        )?;
+        self.are_apart(
+            ("ISTIO_OUTBOUND_PORTS", &outbound.ports),
+            (EXCLUDE, &outbound.exclude_ports),
+        )?;
+        self.are_apart(
+            (
+                "ISTIO_OUTBOUND_OWNER_GROUPS",
+                outbound.groups.as_deref().unwrap_or_default(),
+            ),
+            ("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", &outbound.exclude_groups),
+        )?;
+        Ok(outbound)
+    }
+
+    /// Fails for what one variable has captured and another one left alone.
+    fn are_apart<T: Display + PartialEq>(
+        &self,
+        (captured, what): (&str, &[T]),
+        (excluded, others): (&str, &[T]),
+    ) -> Result<(), ConfigError> {
+        let both = what.iter().find(|item| others.contains(item));
+        both.map_or(Ok(()), |item| {
+            let problem = format!("{item} is in {excluded} too, which leaves it alone: remove it from one of them");
+            Err(self.wrong(captured, problem))
         })
     }
 

@@ -15,6 +15,7 @@ type Variables = BTreeMap<String, String>;
 /// Ports that are never captured: ssh, Envoy's metrics, readiness (istio/istioctl/pkg/workload).
 const EXCLUDED: [u64; 3] = [22, 15090, 15021];
 const EXCLUDED_PORTS: &str = "ISTIO_LOCAL_EXCLUDE_PORTS";
+pub(super) const DNS_CAPTURE: &str = "ISTIO_META_DNS_CAPTURE";
 /// Istio's default of `statusPort`.
 const STATUS_PORT: u64 = 15020;
 
@@ -41,7 +42,7 @@ pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, group_ref
     // The configuration of this VM wins over the mesh's, which may set either for all proxies.
     let of_mesh = mesh.proxy.metadata();
     for (key, is_on, on, off) in [
-        ("ISTIO_META_DNS_CAPTURE", group_ref.dns_capture, "true", "false"),
+        (DNS_CAPTURE, group_ref.dns_capture, "true", "false"),
         ("ISTIO_META_AUTO_REGISTER_GROUP", group_ref.auto_register, name, ""),
     ] {
         if is_on || of_mesh.contains_key(key) {

@@ -70,6 +70,12 @@ impl Sources {
         }
     }
 
+    /// Where a key of `proxyMetadata` was written.
+    pub(super) fn of_metadata(&self, key: &str) -> String {
+        let written = self.fields.get(&format!("defaultConfig.proxyMetadata.{key}"));
+        written.cloned().unwrap_or_else(|| self.group.clone())
+    }
+
     /// The source of each variable.
     pub(super) fn variables(&self, env: &BTreeMap<String, String>, traffic: &Traffic) -> BTreeMap<String, String> {
         let source = |key: &String| Some((key.clone(), self.variable(key, traffic)?));

@@ -128,10 +128,18 @@ pub(super) fn plan(host: &Host, family: Family, ruleset: &Ruleset) -> Result<Opt
     let wanted = render::table(ruleset, family);
     let there = match there(host, family)? {
         there if is_as(there.as_ref(), &wanted) => return Ok(None),
-        None => String::new(),
-        Some(_) => list(host, family)?.unwrap_or_default(),
+        None => return Ok(super::diff("", &wanted, "nftables")),
+        Some(_) => list(host, family, &["--stateless"])?.unwrap_or_default(),
     };
+    let wanted = respelled(host, family, &wanted).unwrap_or(wanted);
     Ok(super::diff(&there, &wanted, "nftables"))
+}
+
+/// A table as the kernel spells it, from a network namespace of its own; `None` where this process may make none.
+fn respelled(host: &Host, family: Family, table: &str) -> Option<String> {
+    let script = format!("nft -f - && exec nft --stateless list table {} {TABLE}", family.name());
+    let argv = ["unshare", "--net", "--", "sh", "-c", &script];
+    host.run(&Invocation::new(argv).with_stdin(table)).ok()
 }
 
 /// Tells whether these very rules are in the kernel.
@@ -167,7 +175,7 @@ pub(super) fn revert(host: &Host, family: Family) -> Result<()> {
 
 /// Packets that the rules in the kernel have met, in their order.
 pub(super) fn packets(host: &Host, family: Family) -> Result<Vec<RulePackets>> {
-    let text = list(host, family)?.unwrap_or_default();
+    let text = list(host, family, &[])?.unwrap_or_default();
     Ok(render::packets(&text, family))
 }
 
@@ -196,13 +204,14 @@ fn there(host: &Host, family: Family) -> Result<Option<Fingerprint>> {
         .and_then(|kernel| kernel.table(family.in_kernel(), TABLE));
     match asked {
         Ok(table) => Ok(table.map(Fingerprint::from)),
-        Err(_) => Ok(list(host, family)?.map(|text| render::fingerprint(&text))),
+        Err(_) => Ok(list(host, family, &[])?.map(|text| render::fingerprint(&text))),
     }
 }
 
 /// The table's text, as `nft` has it of the kernel; `None` when it isn't there, or there is no `nft` that could have made it.
-fn list(host: &Host, family: Family) -> Result<Option<String>> {
-    match host.run(&Invocation::new(["nft", "list", "table", family.name(), TABLE])) {
+fn list(host: &Host, family: Family, options: &[&str]) -> Result<Option<String>> {
+    let argv = ["nft"].into_iter().chain(options.iter().copied());
+    match host.run(&Invocation::new(argv.chain(["list", "table", family.name(), TABLE]))) {
         Ok(text) => Ok(Some(text)),
         Err(CommandError::NotFound { .. }) => Ok(None),
         // A kernel that supports no such tables has none.

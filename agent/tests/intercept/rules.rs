@@ -105,6 +105,33 @@ fn whatever_is_missing_is_seen_and_put_back() {
     }
 }
 
+#[test]
+fn plan_shows_the_rules_that_change_and_no_others() {
+    let rig = Rig::new("respelled");
+    let options = rig.options(Backend::Nftables);
+    intercept::change(&membership(), &options)
+        .unwrap()
+        .apply(&rig.host)
+        .unwrap();
+    let before = rig.vm("nft list ruleset");
+    let mut wider = membership();
+    wider.inbound_ports.as_mut().unwrap().push(3551);
+    let planned = intercept::change(&wider, &options)
+        .unwrap()
+        .plan(&rig.host)
+        .unwrap()
+        .unwrap();
+    let changes: Vec<&str> = planned
+        .lines()
+        .filter(|line| {
+            line.starts_with(['+', '-']) && !line.contains("comment \"rules ") && !line.contains(" nftables")
+        })
+        .collect();
+    let is_meant = |line: &&str| line.contains(if line.starts_with('+') { "3551" } else { "3550" });
+    assert!(!changes.is_empty() && changes.iter().all(is_meant), "{planned}");
+    assert_eq!(rig.vm("nft list ruleset"), before, "planning changed the host");
+}
+
 /// IP's tables see nothing of it, so it has one of its own, beside either backend's.
 #[test]
 fn table_of_the_bridge_family_is_kept_and_removed() {

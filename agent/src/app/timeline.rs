@@ -78,7 +78,7 @@ mod tests {
             .startup
             .send_modify(|startup| startup.phases = vec![("configuration", at(8)), ("join", at(4)), ("hosts", at(1))]);
         note(&facts, at(13), false);
-        envoy(EnvoyState::Starting { pid: 7 });
+        envoy(EnvoyState::Starting { pid: 7, ended: None });
         note(&facts, at(20), false);
         facts.xds.send_modify(|xds| xds.envoy_connected = true);
         note(&facts, at(90), false);

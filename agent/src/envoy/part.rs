@@ -119,7 +119,7 @@ fn options(context: &Context) -> Options {
 /// An Envoy that runs, about which no agent knows whether it serves.
 fn offline(site: &Site) -> EnvoyState {
     let pid = offline::running(&site.host, &site.config.paths);
-    pid.map_or_else(EnvoyState::default, |pid| EnvoyState::Starting { pid })
+    pid.map_or_else(EnvoyState::default, |pid| EnvoyState::Starting { pid, ended: None })
 }
 
 fn problems(state: &EnvoyState, problem: Option<&str>, now: SystemTime) -> Problems {
@@ -133,8 +133,8 @@ fn problems(state: &EnvoyState, problem: Option<&str>, now: SystemTime) -> Probl
 fn code(state: &EnvoyState) -> Code {
     match state {
         EnvoyState::Waiting | EnvoyState::Fetching { .. } => Code::EnvoyWaiting,
+        EnvoyState::Down { .. } | EnvoyState::Starting { ended: Some(_), .. } => Code::EnvoyDown,
         EnvoyState::Starting { .. } | EnvoyState::Ready { .. } => Code::EnvoyUnconfigured,
-        EnvoyState::Down { .. } => Code::EnvoyDown,
         EnvoyState::Draining { .. } => Code::EnvoyDraining,
     }
 }
@@ -144,7 +144,15 @@ fn not_serving(state: &EnvoyState) -> Option<String> {
         EnvoyState::Ready { .. } => None,
         EnvoyState::Waiting => Some("Envoy is not started yet".to_owned()),
         EnvoyState::Fetching { progress } => Some(format!("Envoy is not started yet: {progress}")),
-        EnvoyState::Starting { pid } => Some(format!("Envoy (pid {pid}) has no configuration from istiod yet")),
+        EnvoyState::Starting { pid, ended: None } => {
+            Some(format!("Envoy (pid {pid}) has no configuration from istiod yet"))
+        }
+        EnvoyState::Starting {
+            pid,
+            ended: Some(reason),
+        } => Some(format!(
+            "Envoy (pid {pid}) was started again and does not serve yet: {reason}"
+        )),
         EnvoyState::Down { reason } => Some(format!("Envoy is down: {reason}")),
         EnvoyState::Draining { .. } => Some("Envoy is being drained".to_owned()),
     }
@@ -167,7 +175,12 @@ fn lines(state: &EnvoyState, now: SystemTime) -> Vec<String> {
     let first = match state {
         EnvoyState::Waiting => "not started".to_owned(),
         EnvoyState::Fetching { progress } => format!("not started: {progress}"),
-        EnvoyState::Starting { pid } => format!("runs, pid {pid}, not known to serve"),
+        EnvoyState::Starting { pid, ended } => {
+            let before = ended
+                .as_ref()
+                .map_or(String::new(), |reason| format!("; the one before: {reason}"));
+            format!("runs, pid {pid}, not known to serve{before}")
+        }
         EnvoyState::Ready {
             pid,
             adopted,

@@ -10,6 +10,7 @@
 //! any of them ─ the agent drains ─► Draining ─ Envoy's task ends ─► Down
 //! ```
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -22,11 +23,17 @@ use crate::facts::{EnvoyState, Successor};
 pub(super) struct EnvoyStatePublisher {
     options: Options,
     state: watch::Sender<EnvoyState>,
+    /// Why the last Envoy ended, while none has served since.
+    ended: Mutex<Option<String>>,
 }
 
 impl EnvoyStatePublisher {
     pub(super) fn new(options: Options, state: watch::Sender<EnvoyState>) -> Self {
-        Self { options, state }
+        Self {
+            options,
+            state,
+            ended: Mutex::default(),
+        }
     }
 
     /// The pid of the Envoy that was last published as ready, if it still runs.
@@ -73,13 +80,15 @@ impl EnvoyStatePublisher {
                 self.update_successor(|successor| successor.lacks = lacks);
             }
             None => {
-                self.publish(EnvoyState::Starting { pid });
+                let ended = self.ended().clone();
+                self.publish(EnvoyState::Starting { pid, ended });
             }
         }
     }
 
     /// Publishes that an Envoy serves; true when that is news.
     pub(super) fn ready(&self, pid: u32, adopted: bool, restarts: u32) -> bool {
+        self.ended().take();
         self.publish(EnvoyState::Ready {
             pid,
             adopted,
@@ -99,6 +108,9 @@ impl EnvoyStatePublisher {
     /// Publishes that the newest Envoy serves nobody; true when that is news. `pid` is `None` when it has ended.
     pub(super) fn down(&self, pid: Option<u32>, reason: String) -> bool {
         if self.serving().is_none_or(|serving| Some(serving) == pid) {
+            if pid.is_none() {
+                *self.ended() = Some(reason.clone());
+            }
             return self.publish(EnvoyState::Down { reason });
         }
         self.update_successor(|successor| (successor.failed, successor.lacks) = (Some(reason), None))
@@ -107,10 +119,14 @@ impl EnvoyStatePublisher {
     /// Publishes that Envoy is being drained: the one that was published, else `newest`.
     pub(super) fn draining(&self, newest: u32) {
         let pid = match *self.state.borrow() {
-            EnvoyState::Starting { pid } | EnvoyState::Ready { pid, .. } => pid,
+            EnvoyState::Starting { pid, .. } | EnvoyState::Ready { pid, .. } => pid,
             _ => newest,
         };
         self.publish(EnvoyState::Draining { pid });
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Option<String>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes `new`, unless Envoy is being drained: nothing but its end follows that. True when it is news.
@@ -144,6 +160,28 @@ impl EnvoyStatePublisher {
 mod tests {
     use super::*;
     use crate::host::Host;
+
+    #[test]
+    fn reason_of_an_end_stays_until_one_serves() {
+        let state = watch::Sender::new(EnvoyState::Waiting);
+        let publisher = EnvoyStatePublisher::new(Options::bare(Host::system()), state.clone());
+        let starting = |pid, ended: Option<&str>| EnvoyState::Starting {
+            pid,
+            ended: ended.map(str::to_owned),
+        };
+        publisher.starting(1, None);
+        assert_eq!(*state.borrow(), starting(1, None));
+        publisher.down(Some(1), "does not answer".to_owned());
+        publisher.starting(1, None);
+        assert_eq!(*state.borrow(), starting(1, None), "it has not ended");
+        publisher.down(None, "port 15021 is taken".to_owned());
+        publisher.starting(2, Some("it lacks listeners".to_owned()));
+        assert_eq!(*state.borrow(), starting(2, Some("port 15021 is taken")));
+        publisher.ready(2, false, 1);
+        publisher.down(Some(2), "does not answer".to_owned());
+        publisher.starting(3, None);
+        assert_eq!(*state.borrow(), starting(3, None));
+    }
 
     #[test]
     fn state_of_a_drain_is_the_last_word() {

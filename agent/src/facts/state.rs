@@ -87,6 +87,9 @@ pub enum EnvoyState {
     Starting {
         /// Process id.
         pid: u32,
+        /// Why the Envoy before it ended, when none has served since.
+        #[serde(default)]
+        ended: Option<String>,
     },
     /// LIVE, with listeners and clusters.
     Ready {

@@ -60,7 +60,7 @@ mod tests {
         let policy = OnEnvoyDown::default();
         let down = EnvoyState::Down { reason: "x".into() };
         assert_eq!(wanted(&READY, policy), Some(Directions::BOTH));
-        for state in [down, EnvoyState::Waiting, EnvoyState::Starting { pid: 1 }] {
+        for state in [down, EnvoyState::Waiting, EnvoyState::Starting { pid: 1, ended: None }] {
             assert_eq!(wanted(&state, policy), None);
         }
     }
@@ -76,7 +76,7 @@ mod tests {
             outbound: false,
         };
         assert_eq!(wanted(&EnvoyState::Down { reason: "x".into() }, policy), Some(kept));
-        assert_eq!(wanted(&EnvoyState::Starting { pid: 1 }, policy), None);
+        assert_eq!(wanted(&EnvoyState::Starting { pid: 1, ended: None }, policy), None);
         assert_eq!(wanted(&READY, policy), Some(Directions::BOTH));
     }
 }

@@ -28,7 +28,7 @@ async fn rules_follow_envoy_and_the_policy() {
         outbound: FailPolicy::Open,
     };
     let (publish_facts, facts) = watch::channel(Arc::new(membership()));
-    let (envoy, states) = watch::channel(EnvoyState::Starting { pid: 1 });
+    let (envoy, states) = watch::channel(EnvoyState::Starting { pid: 1, ended: None });
     let (publish, mut published) = watch::channel(InterceptState::default());
     let mut supervisor = Supervisor::default();
     supervisor.spawn("intercept", Duration::from_secs(10), |scope| {
@@ -56,7 +56,7 @@ async fn rules_follow_envoy_and_the_policy() {
         .wait_for(|state| matches!(state, InterceptState::Open { reason } if reason == "killed"))
         .await
         .unwrap();
-    envoy.send_replace(EnvoyState::Starting { pid: 2 });
+    envoy.send_replace(EnvoyState::Starting { pid: 2, ended: None });
     envoy.send_replace(READY);
     let closed_after = eventually("outbound closes", limit, || listed().contains("jump istio_redirect"));
     println!("outbound opened after {open_after:?}, closed after {closed_after:?}");
@@ -79,7 +79,7 @@ async fn programs_are_started_to_change_rules_and_not_to_look_at_them() {
     let rig = Rig::new("started");
     rig.feed("iptables-nft-restore --noflush", super::FOREIGN);
     let (_facts, facts) = watch::channel(Arc::new(membership()));
-    let (envoy, states) = watch::channel(EnvoyState::Starting { pid: 1 });
+    let (envoy, states) = watch::channel(EnvoyState::Starting { pid: 1, ended: None });
     let (publish, mut published) = watch::channel(InterceptState::default());
     let mut supervisor = Supervisor::default();
     let options = rig.options(Backend::Auto);
@@ -168,7 +168,7 @@ async fn rules_of_a_killed_agent_stay_until_envoy_is_ready() {
         .await
         .unwrap();
     envoy.send_replace(EnvoyState::Down { reason: "x".into() });
-    envoy.send_replace(EnvoyState::Starting { pid: 1 });
+    envoy.send_replace(EnvoyState::Starting { pid: 1, ended: None });
     assert_eq!(rig.vm("nft -s -a list ruleset"), earlier);
     rig.vm("nft flush ruleset");
     eventually("the application is closed again", Duration::from_secs(20), || {

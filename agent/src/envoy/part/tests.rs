@@ -25,7 +25,17 @@ fn envoy_that_does_not_serve_blocks() {
     let reason = "signal: 9".to_owned();
     for (state, part) in [
         (EnvoyState::Waiting, "not started"),
-        (EnvoyState::Starting { pid: 7 }, "(pid 7) has no configuration"),
+        (
+            EnvoyState::Starting { pid: 7, ended: None },
+            "(pid 7) has no configuration",
+        ),
+        (
+            EnvoyState::Starting {
+                pid: 7,
+                ended: Some(reason.clone()),
+            },
+            "(pid 7) was started again and does not serve yet: signal: 9",
+        ),
         (EnvoyState::Draining { pid: 7 }, "drained"),
         (EnvoyState::Down { reason }, "Envoy is down: signal: 9"),
     ] {

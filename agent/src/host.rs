@@ -31,6 +31,7 @@ pub mod ports;
 pub(crate) mod proc;
 mod read;
 mod resolv_conf;
+pub(crate) mod routes;
 mod socket;
 mod socket_owner;
 mod sockets;

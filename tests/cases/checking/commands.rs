@@ -62,6 +62,12 @@ const IN_WORDS: &[(&str, &str, &str, &str)] = &[
         "ip route add default via 10.200.0.1",
     ),
     (
+        "ip rule add unreachable uidrange 1337-1337 priority 100",
+        "IVA114",
+        "leave user 1337 out of the rule",
+        "ip rule del priority 100",
+    ),
+    (
         "sed -i '/^address/s/=.*/= \"10.9.9.9\"/' $CONFIG",
         "IVA203",
         "or remove it",

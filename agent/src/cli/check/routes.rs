@@ -1,6 +1,7 @@
 //! Routes for packets: to the control plane, and to what programs call. A call without a route ends before any
 //! rule is asked, and one to an address of this VM leaves by lo.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -13,12 +14,16 @@ use crate::control_plane::listed_addresses;
 use crate::facts::{HostPort, Membership, NameTable};
 use crate::host::blocking;
 use crate::host::network::{ELSEWHERE, is_own, source_towards};
+use crate::host::routes::Route;
 use crate::part::{CheckContext, Finding, Level, Member, Question, Subject};
 
 /// Less than a round, beside what the join source takes.
 const RESOLVER_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Source of Envoy's calls to the application, by istiod's clusters, on a VM of IPv6 alone.
 const SOURCE6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+const ROOT: u32 = 0;
+const FIX: &str = "leave user 1337 out of the rule that sends users another way: `ip rule` and `ip -6 rule` list it, by its \
+                   uidrange";
 const ROUTES: Subject = Subject::new("IVA114", "routes");
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
@@ -42,7 +47,10 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
             Ok(taken(&names, &member.membership, is_own))
         })
         .await;
-        let amiss = [taken.ok().flatten(), loopback(is_own), source].into_iter().flatten();
+        let envoys = of_envoy(&targets, Route::of);
+        let amiss = [taken.ok().flatten(), loopback(is_own), source, envoys]
+            .into_iter()
+            .flatten();
         with(found, amiss.collect())
     })]
 }
@@ -63,6 +71,33 @@ fn loopback(is_own: impl Fn(IpAddr) -> bool) -> Option<Finding> {
             format!("lo has no {wanted}, from which Envoy and the probe call the application"),
             "ip address add 127.0.0.1/8 dev lo, and so in the network's configuration",
         )
+    })
+}
+
+/// The finding about a rule by which Envoy's packets go another way than root's, with whose eyes all else is looked at.
+fn of_envoy(targets: &[IpAddr], route: impl Fn(u32, IpAddr) -> io::Result<Route>) -> Option<Finding> {
+    let everywhere = ELSEWHERE.iter().filter_map(|it| it.parse::<SocketAddr>().ok());
+    let mut all = targets.iter().copied().chain(everywhere.map(|it| it.ip()));
+    all.find_map(|ip| {
+        let root = route(ROOT, ip).ok()?;
+        match route(ports::PROXY_UID, ip) {
+            Err(error) => Some(ROUTES.failed(
+                format!(
+                    "packets of Envoy's user, {}, find no way to {ip} ({error}), and root's go {root}",
+                    ports::PROXY_UID
+                ),
+                FIX,
+            )),
+            Ok(envoy) => (envoy != root).then(|| {
+                ROUTES.warning(
+                    format!(
+                        "packets of Envoy's user, {}, to {ip} go {envoy}, and root's {root}",
+                        ports::PROXY_UID
+                    ),
+                    format!("{FIX}, unless the mesh is meant to be reached that way"),
+                )
+            }),
+        }
     })
 }
 
@@ -169,6 +204,36 @@ mod tests {
         assert!(
             found.level == Level::Failed && found.detail.contains("127.0.0.6"),
             "{found:?}"
+        );
+    }
+
+    #[test]
+    fn way_of_envoys_packets_that_is_not_roots_is_named() {
+        let istiod = "10.0.0.2".parse().unwrap();
+        let by_lo = || Route::of(ROOT, ports::INBOUND_PASSTHROUGH.into());
+        let told = |envoys: fn() -> io::Result<Route>| {
+            of_envoy(&[istiod], |uid, ip| match uid {
+                ROOT => by_lo(),
+                _ if ip == istiod => envoys(),
+                _ => by_lo(),
+            })
+        };
+        assert_eq!(told(|| Route::of(ROOT, ports::INBOUND_PASSTHROUGH.into())), None);
+        let none = told(|| Err(io::ErrorKind::NetworkUnreachable.into())).unwrap();
+        assert_eq!(none.level, Level::Failed);
+        assert!(
+            none.detail.contains("1337, find no way to 10.0.0.2") && none.detail.contains("root's go dev lo"),
+            "{none:?}"
+        );
+        let other = told(|| Ok(Route::default())).unwrap();
+        assert_eq!(other.level, Level::Warning);
+        assert!(
+            other.detail.contains("to 10.0.0.2 go dev nowhere, and root's dev lo"),
+            "{other:?}"
+        );
+        assert_eq!(
+            of_envoy(&[istiod], |_, _| Err(io::ErrorKind::NetworkUnreachable.into())),
+            None
         );
     }
 

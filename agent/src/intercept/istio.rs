@@ -1,6 +1,6 @@
 //! Rules that Istio's own tools put into the kernel and our marks don't find: rules in netfilter's chains that name no
-//! chain of Istio's, its nftables tables, TPROXY's routes, an address of lo. Found in the kernel, not by what a
-//! configuration would put there now.
+//! chain of Istio's, its nftables tables, TPROXY's routes. Found in the kernel, not by what a configuration would put there
+//! now. The address ::6 that istio-iptables gives lo stays: this agent's Envoy calls the application from it too.
 
 use anyhow::{Context, Result};
 
@@ -9,8 +9,6 @@ use crate::host::{CommandError, Host, Invocation};
 
 /// Istio's native tables (tools/istio-nftables/pkg/constants).
 const NFT_TABLES: [&str; 3] = ["istio-proxy-nat", "istio-proxy-mangle", "istio-proxy-raw"];
-/// The source of what Envoy sends to the application, which istio-iptables gives to lo where it serves IPv6.
-const PASSTHROUGH6: &str = "::6/128";
 
 /// Takes them out. The chains ISTIO_* are not among them: those are `owned_rules()`, and may be ours. Tables of iptables
 /// over nftables that are empty then go too, for iptables makes them when it looks, and again when it needs one.
@@ -66,18 +64,6 @@ fn remove_routes(host: &Host, rules: &IstioRules) -> Result<()> {
                 "ip", family, "route", "del", "local", "default", "dev", "lo", "table", &table,
             ]))?;
         }
-    }
-    let addresses = answer(host, &["ip", "-6", "address", "show", "dev", "lo"])?;
-    if addresses.contains(&format!("inet6 {PASSTHROUGH6} ")) {
-        host.run(&Invocation::new([
-            "ip",
-            "-6",
-            "address",
-            "del",
-            PASSTHROUGH6,
-            "dev",
-            "lo",
-        ]))?;
     }
     Ok(())
 }

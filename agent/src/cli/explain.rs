@@ -178,6 +178,10 @@ fn outbound(state: &State, host: &str, port: u16, path: Option<&str>, chain: &mu
         state.question.path = state.question.path.or_else(|| path.map(str::to_owned));
         return inbound(&state, Some(address), None, port, chain);
     }
+    if rules::leave_to_application(state, address, port, chain) {
+        inbound::served(state, port, address.is_loopback(), chain);
+        return;
+    }
     if address.is_loopback() {
         chain.note("rules", "no rule sends this call to Envoy: it stays on loopback");
         inbound::listening(state, port, true, chain);

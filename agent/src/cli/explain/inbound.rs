@@ -196,8 +196,23 @@ fn down(container: &ContainerState) -> Option<String> {
 }
 
 fn application(state: &State, envoy: &Envoy, port: u16, is_by_loopback: bool, chain: &mut Chain) {
-    let agent = &state.agent;
-    let container = match (state.vm.published.get(&port), &agent.container) {
+    served(state, port, is_by_loopback, chain);
+    match &state.agent.probe {
+        ProbeState::Unhealthy { reason } => chain.fault(
+            "probe",
+            Cause::ProbeFailing,
+            format!("the application fails its probe, so istiod has taken this VM out: {reason}"),
+            "mend the application, or its probe in the WorkloadGroup",
+        ),
+        ProbeState::Healthy => chain.ok("probe", "healthy"),
+        ProbeState::NotConfigured | ProbeState::Unknown => {}
+    }
+    listed(state, envoy, port, chain);
+}
+
+/// The step that says whether the application has the port.
+pub(super) fn served(state: &State, port: u16, is_by_loopback: bool, chain: &mut Chain) {
+    let container = match (state.vm.published.get(&port), &state.agent.container) {
         (Some(name), containers) => containers.of(name),
         (None, ByWorkload::Only(container)) => Some(container),
         (None, ByWorkload::Each(_)) => None,
@@ -210,17 +225,6 @@ fn application(state: &State, envoy: &Envoy, port: u16, is_by_loopback: bool, ch
     } else {
         listening(state, port, is_by_loopback, chain);
     }
-    match &agent.probe {
-        ProbeState::Unhealthy { reason } => chain.fault(
-            "probe",
-            Cause::ProbeFailing,
-            format!("the application fails its probe, so istiod has taken this VM out: {reason}"),
-            "mend the application, or its probe in the WorkloadGroup",
-        ),
-        ProbeState::Healthy => chain.ok("probe", "healthy"),
-        ProbeState::NotConfigured | ProbeState::Unknown => {}
-    }
-    listed(state, envoy, port, chain);
 }
 
 /// Envoy calls the application at the address of this VM that the caller meant, which is loopback's where `is_by_loopback`.

@@ -1,5 +1,7 @@
 //! The rules that send a call to Envoy. Pure.
 
+use std::net::IpAddr;
+
 use super::cause::Cause;
 use super::chain::Chain;
 use super::inbound;
@@ -57,6 +59,31 @@ pub(super) fn explain(state: &State, is_of_mesh: bool, chain: &mut Chain) -> boo
 pub(super) fn lead_in(state: &State) -> bool {
     let is_of_vm = matches!(state.question.target, Target::Outbound { .. });
     is_of_vm && of_call(state).and_then(|trace| trace.redirected) == Some(state.vm.inbound_listener())
+}
+
+/// True where the rules leave a call of a user of this VM to the application here as it is: one of root's, of Envoy's, or of
+/// `intercept.direct_uids`.
+pub(super) fn leave_to_application(state: &State, address: IpAddr, port: u16, chain: &mut Chain) -> bool {
+    let vm = &state.vm;
+    let is_here = address.is_loopback() || vm.addresses.contains(&address);
+    let is_captured =
+        vm.published.contains_key(&port) || vm.inbound_ports.as_ref().is_some_and(|all| all.contains(&port));
+    let is_in = state.rules.as_ref().is_ok_and(|rules| rules.difference.is_empty());
+    let (Some((uid, _)), Some(trace)) = (state.question.owner, of_call(state)) else {
+        return false;
+    };
+    let is_left = is_here && is_captured && is_in && trace.redirected.is_none();
+    if is_left {
+        chain.note(
+            RULES,
+            format!(
+                "user {uid} calls the application as it is, past Envoy and the mesh's policy, as root does and \
+                 intercept.direct_uids do ({})",
+                last(trace)
+            ),
+        );
+    }
+    is_left
 }
 
 /// The way of the call itself, which comes after those of queries.

@@ -108,3 +108,27 @@ fn user_of_this_vm_meets_the_policies_of_the_application_here() {
         assert!(world.explained().decision().is_none());
     }
 }
+
+#[test]
+fn call_of_root_to_the_application_here_is_told_as_it_goes() {
+    for target in ["10.200.0.3:3550", "127.0.0.1:3550"] {
+        let mut world = World::asked(target);
+        world.state.question.owner = Some((0, 0));
+        world.state.vm.published.insert(3550, "web".to_owned());
+        world.state.rules.as_mut().unwrap().traces[1] = Trace {
+            redirected: None,
+            exception: Some(Exception::Own),
+            rules: vec!["ISTIO_LOCAL: meta skuid 0 return".to_owned()],
+        };
+        let chain = world.explained();
+        let text = shown(target, &chain);
+        assert!(chain.decision().is_none(), "{text}");
+        for words in [
+            "user 0 calls the application as it is, past Envoy",
+            "meta skuid 0 return",
+            "the container runs",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+}

@@ -183,6 +183,7 @@ enum Verb {
         name: String,
     },
     /// Show Envoy's side of the mesh as `istioctl proxy-config` does, without istiod, with `-o yaml` too. Shows no secrets.
+    #[command(arg = output::with_yaml())]
     Proxy {
         /// Verb below `proxy`.
         #[command(subcommand)]

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::os::fd::AsFd;
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Arg, ValueEnum};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Outcome;
@@ -17,7 +18,8 @@ pub(super) enum Form {
     Text,
     /// JSON for programs.
     Json,
-    /// YAML, which `proxy` alone has, as `istioctl proxy-config` does.
+    /// YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other.
+    #[value(hide = true)]
     Yaml,
 }
 
@@ -42,6 +44,20 @@ impl Form {
             Self::Yaml => Err(usage("yaml is for `proxy` alone: `-o json` is the same document")),
         }
     }
+}
+
+/// The option of `proxy`, in which YAML is offered too.
+pub(super) fn with_yaml() -> Arg {
+    let forms = Form::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let parser = PossibleValuesParser::new(forms.map(|form| form.hide(false)));
+    Arg::new("output")
+        .short('o')
+        .long("output")
+        .global(true)
+        .value_name("FORM")
+        .default_value("text")
+        .help("Form of the data on stdout")
+        .value_parser(parser.try_map(|form| Form::from_str(&form, false)))
 }
 
 /// Prints to stdout what may go to a terminal.
@@ -71,6 +87,32 @@ pub(super) fn is_abandoned(output: impl AsFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn yaml_is_offered_where_it_is_had() {
+        use clap::CommandFactory;
+        let mut command = crate::cli::Arguments::command();
+        command.build();
+        let mut offered = |verb: &[&str]| {
+            let found = verb
+                .iter()
+                .fold(&mut command, |it, verb| it.find_subcommand_mut(verb).unwrap());
+            found.render_long_help().to_string().contains("- yaml:")
+        };
+        assert!(!offered(&[]) && !offered(&["status"]) && !offered(&["config", "show"]));
+        assert!(offered(&["proxy"]) && offered(&["proxy", "clusters"]));
+        for words in [
+            "proxy clusters -o yaml",
+            "-o yaml proxy clusters",
+            "proxy -o yaml clusters",
+        ] {
+            let words = ["istio-vm-agent"].into_iter().chain(words.split(' '));
+            assert_eq!(
+                <crate::cli::Arguments as clap::Parser>::parse_from(words).output,
+                Form::Yaml
+            );
+        }
+    }
 
     #[test]
     fn output_that_nobody_reads_any_more_is_abandoned() {

@@ -26,8 +26,7 @@ end
 
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "up" -d 'Join the mesh from nothing: write the configuration, get Envoy, check, plan, ask, start, wait, call'
@@ -53,8 +52,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l dn
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l xds-unit -d 'Have systemd start the standby for the VM\'s place in the mesh, as this unit' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l gke -d 'Join a GKE cluster as the instance\'s service account: its project, region or zone, and name' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l server -d 'Join by the API server at this URL; needs --token-file or --google' -r
@@ -72,16 +70,14 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l wit
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l call -d 'Service that is called in the end; default: a service of the VM\'s namespace' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l google -d 'Ask --server as the instance\'s Google service account'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l force -d 'Write over a configuration that says otherwise, and keep a copy of it beside it'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -s y -l yes -d 'Start without asking'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand down" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand down" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand down" -l purge -d 'Remove the configuration too, and the Envoys that were fetched'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand down" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l only -d 'Ask about these alone: codes, such as IVA301, and areas (host, join, control-plane, identity, envoy, interception, names, workload), with commas between' -r -f -a "host\t''
@@ -95,52 +91,44 @@ workload\t''"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l wait -d 'Ask again until nothing fails, for so long at most; 5m where no time is given' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -f -a "validate" -d 'Judge the configuration, and the bundle that needs no network: all that is wrong, each with its place and its remedy'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -f -a "show" -d 'Show every value in effect and where it is from, without secrets'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from validate" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from validate" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from validate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from show" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "validate" -d 'Judge the configuration, and the bundle that needs no network: all that is wrong, each with its place and its remedy'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show every value in effect and where it is from, without secrets'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l full -d 'Show Envoy\'s bootstrap too'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l detailed-exitcode -d 'Exit with 0 when there is nothing to change, and with 2 when there is'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l within -d 'Time that this agent may take to serve before the switch counts as failed, and is undone' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l dry-run -d 'Show what would be written, as a diff, and what becomes of each setting. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l force -d 'Write over a configuration that is there'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l switch -d 'Then take its place: stop it, take away its rules, secrets and lines of /etc/hosts, start this agent'
@@ -149,8 +137,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -s
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l wait -d 'Wait until the VM is ready, for 60 s or as long as is given; exit with 0 once it is' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l watch -d 'Show it again whenever it changes, until ^C'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand explain" -l last-error -d 'The last call that failed, by Envoy\'s access log in the journal, or in a file' -r -F
@@ -161,19 +148,17 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand explain" -
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand explain" -l header -d 'A header of the request, by which routes are chosen; :method is one, too. Where one is given, others are missing' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand explain" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand explain" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand explain" -l plaintext -d 'The caller of this VM speaks no TLS'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and not __fish_seen_subcommand_from config clusters listeners routes endpoints secrets stats log help" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and not __fish_seen_subcommand_from config clusters listeners routes endpoints secrets stats log help" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and not __fish_seen_subcommand_from config clusters listeners routes endpoints secrets stats log help" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and not __fish_seen_subcommand_from config clusters listeners routes endpoints secrets stats log help" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and not __fish_seen_subcommand_from config clusters listeners routes endpoints secrets stats log help" -f -a "config" -d 'All that follows; as JSON, Envoy\'s whole configuration'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and not __fish_seen_subcommand_from config clusters listeners routes endpoints secrets stats log help" -f -a "clusters" -d 'The services and subsets that Envoy knows'
@@ -184,59 +169,59 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and not __fish_seen_subcommand_from config clusters listeners routes endpoints secrets stats log help" -f -a "stats" -d 'Envoy\'s counters'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and not __fish_seen_subcommand_from config clusters listeners routes endpoints secrets stats log help" -f -a "log" -d 'The levels of Envoy\'s loggers; with --level, after setting them until Envoy\'s end'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and not __fish_seen_subcommand_from config clusters listeners routes endpoints secrets stats log help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from config" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from config" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from config" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from config" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from clusters" -l fqdn -d 'Clusters whose host has this in it' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from clusters" -l port -d 'Clusters of this port' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from clusters" -l subset -d 'Clusters of this subset' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from clusters" -l direction -d '`inbound` or `outbound`' -r
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from clusters" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from clusters" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from clusters" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from clusters" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from listeners" -l address -d 'Listeners of this address' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from listeners" -l port -d 'Listeners of this port' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from listeners" -l type -d '`HTTP`, `TCP` or `HTTP+TCP`' -r
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from listeners" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from listeners" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from listeners" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from listeners" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from routes" -l name -d 'Route configuration of this name, which is mostly a port' -r
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from routes" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from routes" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from routes" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from routes" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from endpoints" -l address -d 'Endpoints of this address' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from endpoints" -l port -d 'Endpoints of this port' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from endpoints" -l cluster -d 'Endpoints of this cluster' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from endpoints" -l status -d 'Endpoints that istiod says are `healthy`, `unhealthy` or `draining`' -r
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from endpoints" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from endpoints" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from endpoints" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from endpoints" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from secrets" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from secrets" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from secrets" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from secrets" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from stats" -l filter -d 'Counters whose name this regular expression finds' -r
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from stats" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from stats" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from stats" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from stats" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from log" -l level -d 'The level of all loggers, such as `debug`, or of one, such as `http:debug`' -r
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from log" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from log" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does; so it is offered for no other'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from log" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from log" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from help" -f -a "config" -d 'All that follows; as JSON, Envoy\'s whole configuration'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand proxy; and __fish_seen_subcommand_from help" -f -a "clusters" -d 'The services and subsets that Envoy knows'
@@ -271,8 +256,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l joining-service-account -d 'A ServiceAccount whose tokens may join' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l with-namespace -d 'Print the namespace too'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l other-cluster -d 'For a cluster that the VMs don\'t join: only what its pods need to call them, by --address, --gateway or --remote-secret'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l remote-secret -d 'For --other-cluster where istiod reads the VMs\' cluster too (a remote secret) and only the name is missing'
@@ -281,13 +265,11 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand bugreport" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand bugreport" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand bugreport" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -s o -l output -d 'Form of the data on stdout' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'
-yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run up down check config plan reload revert import status explain dns proxy manifests bugreport version help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run up down check config plan reload revert import status explain dns proxy manifests bugreport version help" -f -a "up" -d 'Join the mesh from nothing: write the configuration, get Envoy, check, plan, ask, start, wait, call'

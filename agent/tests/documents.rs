@@ -72,6 +72,11 @@ fn needrestart_leaves_the_unit_of_envoy_alone() {
     let installed = fs::read_to_string(root.join("packaging/debian/istio-vm-agent.install")).unwrap();
     let place = format!("{FILE} etc/needrestart/conf.d");
     assert!(installed.lines().any(|line| line == place), "{place}");
+    let rpm = fs::read_to_string(root.join("packaging/rpm")).unwrap();
+    assert!(
+        rpm.contains("s,^/etc/,%config(noreplace) &,"),
+        "an upgrade of the rpm writes over it"
+    );
 }
 
 /// A group of VMs is told, by its instances' metadata, what the agent reads there.

@@ -6,12 +6,12 @@ const MOST: u32 = 1000;
 /// Letters that mean something after a backslash.
 const ESCAPES: &str = "afnrtvxpPAbBCdDsSwWzQE";
 
-/// What is wrong with an expression, if anything is.
+/// The problem of an expression that RE2 can't read.
 pub(super) fn problem(expression: &str) -> Option<String> {
     Reader::default().read(expression).err()
 }
 
-/// What came before the place that is read.
+/// A reader of an expression, with what came before the place that it is at.
 #[derive(Default)]
 struct Reader {
     depth: usize,

@@ -58,7 +58,9 @@ impl fmt::Display for Route {
     /// Writes the route as `ip route get` does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = if_indextoname(self.interface).ok().filter(|name| !name.is_empty());
-        let name = name.as_ref().map_or("nowhere".into(), |name| name.to_string_lossy());
+        let name = name
+            .as_ref()
+            .map_or_else(|| "nowhere".into(), |name| name.to_string_lossy());
         let part = |word: &str, ip: Option<IpAddr>| ip.map_or(String::new(), |ip| format!(" {word} {ip}"));
         write!(f, "dev {name}{}{}", part("via", self.gateway), part("src", self.source))
     }

@@ -24,8 +24,19 @@ const READINESS_PORT: u16 = 15020;
 /// Command that does as the package's sysctl.d.
 const MIGRATE_CONNECTIONS: &str = "echo 1 >/proc/sys/net/ipv4/tcp_migrate_req && ";
 
+/// The unit of the agent, whose environment an agent without systemd has, too.
+const UNIT: &str = include_str!("../../systemd/istio-vm-agent.service");
+
 /// Megabytes of a small disk of dockerd's: two images of the application, and a layer that is on its way.
 const DOCKER_DISK: u32 = 256;
+
+/// Names and values of the unit's environment.
+fn environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = UNIT.lines().filter_map(|line| line.strip_prefix("Environment="));
+    lines
+        .flat_map(str::split_whitespace)
+        .filter_map(|one| one.split_once('='))
+}
 
 /// Form in which the application runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -372,6 +383,7 @@ impl Vm {
         }
         // Its own log level, not the test's.
         command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
+        command.envs(environment());
         Ok(command)
     }
 

@@ -161,6 +161,13 @@ fn each_unit_has_a_bound_of_memory_and_of_tasks_and_leaves_no_core() {
 }
 
 #[test]
+fn unit_has_one_heap_for_all_threads_and_gives_its_end_back() {
+    let unit = include_str!("../../../systemd/istio-vm-agent.service");
+    let environment = unit.lines().find_map(|line| line.strip_prefix("Environment="));
+    assert_eq!(environment, Some("MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072"));
+}
+
+#[test]
 fn failure_that_may_pass_is_no_configuration_error_to_the_unit() {
     let wrong = || ConfigError::about("cluster.env".to_owned(), "ISTIO_SVC_IP: is not set");
     assert_eq!(code(&Err(wrong().into())), CONFIG);

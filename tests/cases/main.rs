@@ -13,6 +13,7 @@ mod envoy;
 mod explaining;
 mod failover;
 mod faults;
+mod fleet;
 mod floods;
 mod forged;
 mod harm;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         leaving::trials,
         forged::trials,
         floods::trials,
+        fleet::trials,
         survival::trials,
         black_start::trials,
         changing::trials,

@@ -40,6 +40,8 @@ pub use token::TokenClaims;
 
 /// The name in its certificate, and in mesh.yaml's discoveryAddress.
 pub const NAME: &str = "istiod.istio-system.svc";
+/// Its thread, by name.
+pub const THREAD: &str = "istiod";
 /// Port of istiod.
 pub const PORT: u16 = 15012;
 
@@ -100,6 +102,7 @@ impl Istiod {
         socket.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
+            .thread_name(THREAD)
             .enable_all()
             .build()?;
         let state = Arc::clone(&self.state);

@@ -31,6 +31,7 @@ mod disk;
 pub mod docker;
 pub mod envoy;
 pub mod files;
+pub mod fleet;
 pub mod flood;
 pub mod google;
 pub mod http;

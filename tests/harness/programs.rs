@@ -108,6 +108,11 @@ pub fn pilot_agent() -> Result<PathBuf> {
     built("pilot-agent")
 }
 
+/// Stand-in for Envoy.
+pub(crate) fn envoy_stand_in() -> Result<PathBuf> {
+    built("envoy-stand-in")
+}
+
 /// The caller.
 pub fn load() -> Result<PathBuf> {
     built("load")

@@ -246,6 +246,11 @@ impl State {
         self.inner().streams_opened
     }
 
+    /// Registered VMs that have a stream now.
+    pub fn connected(&self) -> usize {
+        self.inner().entries.values().filter(|entry| entry.streams > 0).count()
+    }
+
     /// ACKs so far for a type, by the last part of its name: `Listener`.
     pub fn accepted(&self, kind: &str) -> usize {
         let inner = self.inner();

@@ -122,13 +122,27 @@ pub fn resident(pid: u32, which: &str) -> Result<u64> {
 
 /// Processor time that the threads of a process have had, also in the kernel, in seconds.
 pub fn processor_time(pid: u32) -> Result<f64> {
+    processor_time_of(pid, |_| true)
+}
+
+/// The same of this process's threads of that name; nothing where there is none.
+pub fn processor_time_of_thread(name: &str) -> Result<f64> {
+    processor_time_of(std::process::id(), |thread| {
+        fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    })
+}
+
+fn processor_time_of(pid: u32, counts: impl Fn(&Path) -> bool) -> Result<f64> {
     let folder = format!("/proc/{pid}/task");
     let mut nanoseconds = 0;
     for thread in fs::read_dir(&folder).with_context(|| folder.clone())? {
-        let file = thread?.path().join("schedstat");
-        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let first = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
-        nanoseconds += first.with_context(|| format!("{}: {text}", file.display()))?;
+        let thread = thread?.path();
+        if counts(&thread) {
+            let file = thread.join("schedstat");
+            let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            let first = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+            nanoseconds += first.with_context(|| format!("{}: {text}", file.display()))?;
+        }
     }
     Ok(nanoseconds as f64 / 1e9)
 }

@@ -161,6 +161,11 @@ impl Real {
         Ok(())
     }
 
+    /// Pid of istiod; `None` while it doesn't run.
+    pub fn istiod_pid(&self) -> Option<u32> {
+        self.istiod.as_ref().map(Process::pid)
+    }
+
     /// kill -9.
     pub fn kill_istiod(&mut self) -> Result<()> {
         self.istiod.take().context("istiod doesn't run")?.kill()

@@ -3,6 +3,7 @@
 //! where $LAB_BIN has it, else with an Envoy that nobody configures. What configuration costs that istiod pushes, and what
 //! it leaves in memory. How long `status` takes. How long a VM takes to be ready that boots while istiod
 //! is dead. How long calls fail when Envoy is killed. DNS of the mesh's names, and what the rules behind the redirection cost.
+//! What a fleet asks of its istiod, by `--only fleet`.
 //! `--only PART` for one of them alone; `--table FOLDER` to have the figures in files, too, and `--document FILE` in a document.
 
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
@@ -11,6 +12,8 @@
 mod bulk;
 #[path = "bench/dns.rs"]
 mod dns;
+#[path = "bench/fleet.rs"]
+mod fleet;
 #[path = "bench/kills.rs"]
 mod kills;
 #[path = "bench/pushes.rs"]
@@ -34,7 +37,7 @@ use e2e::mesh::{ControlPlane, Kind, Mesh, real_is_at_hand, with_mesh};
 use e2e::network::{Host, Network};
 use e2e::process::resident;
 use e2e::real::PilotAgent;
-use e2e::vm::{Agent, Settings};
+use e2e::vm::{Agent, Application, Settings};
 use e2e::{http, programs};
 use rustix::process::Signal;
 
@@ -61,6 +64,12 @@ struct Args {
     /// Number of times that Envoy is killed.
     #[arg(long, default_value_t = 20)]
     kills: usize,
+    /// Number of VMs of the fleet, which is measured by `--only fleet` alone.
+    #[arg(long, default_value_t = 1000)]
+    fleet: usize,
+    /// Number of them that are started a second.
+    #[arg(long, default_value_t = 10)]
+    fleet_rate: u32,
     /// One of the measurements alone.
     #[arg(long)]
     only: Option<Part>,
@@ -75,6 +84,7 @@ enum Part {
     Pushes,
     Bulk,
     Rules,
+    Fleet,
 }
 
 /// Milliseconds and mebibytes, one a round.
@@ -135,12 +145,14 @@ fn run(args: Args) -> Result<()> {
         table,
         document,
         kills,
+        fleet,
+        fleet_rate,
         only,
     } = args;
     let agent = agent.canonicalize().context("failed to find the agent")?;
     let kind = if real_is_at_hand() { Kind::Real } else { Kind::StandIn };
     let settings = Settings {
-        program: Some(agent),
+        program: Some(agent.clone()),
         ..Settings::default()
     };
     let mut report = Report::default();
@@ -170,6 +182,16 @@ fn run(args: Args) -> Result<()> {
     if wanted(Part::Rules) {
         with_mesh(Kind::StandIn, settings, |mesh| {
             rules::compare(mesh, rounds, &mut report)
+        })?;
+    }
+    // Not one of all: a thousand agents want a machine for themselves.
+    if only == Some(Part::Fleet) {
+        let nobody = Settings {
+            application: Application::None,
+            ..Settings::default()
+        };
+        with_mesh(kind, nobody, |mesh| {
+            fleet::measure(mesh, agent, fleet, fleet_rate, &mut report)
         })?;
     }
     if let Some(folder) = table {

@@ -26,9 +26,10 @@ pub(crate) fn command_within(id: &str, program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// True when a process is below the groups of `id`.
+/// True when a process is in the groups of `id`, or below.
 pub(crate) fn has(id: &str, pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&format!("/{id}/")))
+    let is_its = |line: &str| line.split('/').any(|part| part == id);
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.lines().any(is_its))
 }
 
 /// Takes away the groups of `id`, which are empty.

@@ -36,8 +36,9 @@ const MAX_NODE: usize = 1 << 20;
 const ISTIOD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time for which istiod is told that the VM has left an address.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for istiod to read the last message of a stream.
-const LINGER: Duration = Duration::from_secs(1);
+/// Time after which istiod has found out about a stream that is dead (keepalive.go, DefaultOption: 30 s, and 10 s for the
+/// answer), and some more.
+pub(super) const DEAD_STREAM_FOUND: Duration = Duration::from_secs(45);
 /// The protocol whose messages are the same for every istiod.
 const PROTOCOL: XdsProtocol = XdsProtocol::Delta;
 
@@ -122,36 +123,51 @@ pub(super) async fn hold(context: Arc<Context>, node: Bytes) {
 }
 
 /// Tells istiod that the VM of this node, which has left its address, is called there no more. The stream on which it was told
-/// of that address may be dead without istiod's knowing: with the address its last packets are lost, too.
+/// of that address may be dead without istiod's knowing: with the address its last packets are lost, too. The stream on which
+/// this is told outlives that one: istiod takes a VM out at the end of the one that came last, and when there is no other
+/// (istio/pilot/pkg/autoregistration, changeWorkloadEntryStateToDisconnected). Had it ended before, the address would stay in
+/// the mesh for ever.
 pub(super) async fn take_leave(context: &Context, node: &Bytes) {
     let told = async {
         let mut backoff = reconnect();
-        while let Err(error) = say_gone(context, node).await {
-            tracing::debug!("istiod is not told yet that the VM has left an address: {error:#}");
+        loop {
+            match say_gone(context, node).await {
+                Ok(conversation) => return conversation,
+                Err(error) => tracing::debug!("istiod is not told yet that the VM has left an address: {error:#}"),
+            }
             backoff.wait().await;
         }
+    };
+    let leave = async {
+        let Ok((mut istiod, mut agent)) = timeout(LEAVE_TIMEOUT, told).await else {
+            return tracing::warn!("istiod was not told within {LEAVE_TIMEOUT:?} that this VM has left an address");
+        };
+        let stays = async { while answer_next(context, &mut *istiod, &mut agent).await.is_ok() {} };
+        let _ = timeout(DEAD_STREAM_FOUND, stays).await;
     };
     let (mut membership, address) = (context.inputs.membership.clone(), node::address(node));
     tokio::select! {
         () = context.hung_up.cancelled() => {}
         // The VM has come back to it.
         _ = membership.wait_for(|now| now.instance_ips.first().copied() == address) => {}
-        ended = timeout(LEAVE_TIMEOUT, told) => if ended.is_err() {
-            tracing::warn!("istiod was not told within {LEAVE_TIMEOUT:?} that this VM has left an address");
-        }
+        () = leave => {}
     }
 }
 
-async fn say_gone(context: &Context, node: &Bytes) -> Result<()> {
+/// A stream of its own on which istiod has been told, and has said something.
+async fn say_gone(context: &Context, node: &Bytes) -> Result<(Box<dyn Peer>, AgentRequests)> {
     let selected = context.options.selector.current();
     let relay::Ready { connected, due } = relay::connect(context, selected, false, 0).await?;
     let mut agent = AgentRequests::new(PROTOCOL, true);
     let opening = agent.introduce(node.clone(), &at_left_address());
     let mut istiod = connected.open(PROTOCOL, opening, due, false);
-    let first = istiod.next().await.map_err(|disconnect| disconnect.error)?;
-    istiod.send(answer(context, &mut agent, first).await?);
-    // istiod reads what came after the question that it has answered, as long as the stream is open.
-    sleep(LINGER).await;
+    answer_next(context, &mut *istiod, &mut agent).await?;
+    Ok((istiod, agent))
+}
+
+async fn answer_next(context: &Context, istiod: &mut dyn Peer, agent: &mut AgentRequests) -> Result<()> {
+    let said = istiod.next().await.map_err(|disconnect| disconnect.error)?;
+    istiod.send(answer(context, agent, said).await?);
     Ok(())
 }
 

@@ -289,6 +289,34 @@ async fn vm_that_has_moved_is_unhealthy_where_it_was() {
     assert_eq!(told.error_detail.unwrap().message, "the VM has another address");
 }
 
+/// The stream by which istiod knew the VM at its former address may end later than it is told of the move: one that ends
+/// before leaves that address in the mesh.
+#[tokio::test]
+async fn stream_that_tells_of_a_move_goes_on_until_the_dead_one_is_found() {
+    let mut mesh = Mesh::new().await;
+    let (envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
+    let member = mesh.membership.borrow().clone();
+    mesh.membership.send_replace(Arc::new(Membership {
+        instance_ips: vec![IpAddr::from([10, 0, 0, 2])],
+        ..(*member).clone()
+    }));
+    mesh.machine
+        .send_modify(|host| host.interfaces = vec![("eth1".to_owned(), IpAddr::from([10, 0, 0, 2]))]);
+    drop((envoy, istiod));
+    let mut own = mesh.accepted().await;
+    assert_eq!(next_request(&mut own).await.type_url, NAME_TABLE);
+    let told = next_request(&mut own).await;
+    assert_eq!(told.error_detail.unwrap().message, "the VM has another address");
+    for nonce in ["1", "2"] {
+        own.send(&response(NAME_TABLE, nonce, b"")).await;
+        assert_eq!(next_request(&mut own).await.response_nonce, nonce);
+    }
+    assert!(super::super::own_stream::DEAD_STREAM_FOUND > Duration::from_secs(40));
+    // It ends as soon as the VM is back.
+    mesh.membership.send_replace(member);
+    own.end().await;
+}
+
 #[tokio::test]
 async fn stream_is_moved_only_when_its_address_is_gone() {
     let mut mesh = Mesh::new().await;

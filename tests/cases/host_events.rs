@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use e2e::bundle;
@@ -16,7 +16,7 @@ use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 
-use crate::{note, stand_in_only};
+use crate::{note, real_only, stand_in_only};
 
 /// An address of the VM's network that nobody has.
 pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 33);
@@ -30,6 +30,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         stand_in_only(
             "the VM's network changes: the mesh has the right address, and each change is told",
             move || with_mesh(Kind::StandIn, at_any_address(), network_changes),
+        ),
+        real_only(
+            "real istiod: an address that the VM has left is in the mesh no more",
+            move || with_mesh(Kind::Real, at_any_address(), address_is_left),
         ),
         stand_in_only("a network.address that no interface has any more is told", || {
             with_mesh(Kind::StandIn, Settings::default(), fixed_address_goes)
@@ -83,6 +87,22 @@ fn network_changes(mesh: &mut Mesh) -> Result<()> {
 
     moved(mesh, &agent, first, other)?;
     moved(mesh, &agent, other, first)
+}
+
+/// As DHCP changes it: the stream by which istiod knew the former address can't end any more, and istiod finds out by itself.
+fn address_is_left(mesh: &mut Mesh) -> Result<()> {
+    let agent = mesh.join()?;
+    mesh.expect_calls()?;
+    let (former, other) = (Host::Vm.ipv4(), OTHER);
+    moved(mesh, &agent, former, other)?;
+    let start = Instant::now();
+    // Its keepalive takes 40 s, and it keeps the place of a VM that it has lost for 10 s.
+    eventually("the former address to be gone", Duration::from_secs(120), || {
+        ensure!(mesh.healthy_at(former)?.is_none(), "still at {former}");
+        Ok(())
+    })?;
+    note("the former address is gone after", &format!("{:.2?}", start.elapsed()));
+    mesh.expect_calls().map(drop)
 }
 
 /// The VM is given another address, and has no other one then.

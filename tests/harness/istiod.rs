@@ -40,7 +40,7 @@ pub use token::TokenClaims;
 
 /// The name in its certificate, and in mesh.yaml's discoveryAddress.
 pub const NAME: &str = "istiod.istio-system.svc";
-/// Its thread, by name.
+/// The thread of it, by name.
 pub const THREAD: &str = "istiod";
 /// Port of istiod.
 pub const PORT: u16 = 15012;

@@ -32,7 +32,7 @@ pub(crate) struct Route {
     /// Index of the interface by which they leave.
     interface: u32,
     gateway: Option<IpAddr>,
-    /// Their source, where they have none yet.
+    /// The source of packets that have none yet.
     source: Option<IpAddr>,
 }
 

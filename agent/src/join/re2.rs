@@ -83,7 +83,7 @@ impl Reader {
     }
 }
 
-/// What follows an escape.
+/// The expression behind an escape.
 fn escape(after: &str) -> Result<&str, String> {
     let mut chars = after.chars();
     let c = chars.next().ok_or("it ends in a \\")?;
@@ -97,7 +97,7 @@ fn escape(after: &str) -> Result<&str, String> {
     }
 }
 
-/// What follows a class of characters.
+/// The expression behind a class of characters.
 fn class(after: &str) -> Result<&str, String> {
     let mut rest = after.strip_prefix('^').unwrap_or(after);
     let mut is_first = true;

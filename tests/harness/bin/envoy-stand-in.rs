@@ -119,7 +119,7 @@ async fn connect(socket: &Path) -> Result<Channel> {
         .await?)
 }
 
-/// What the agent and the metrics of its host ask Envoy.
+/// The questions that the agent and the metrics of its host have for Envoy.
 async fn answer(request: Request) -> String {
     let [clusters, listeners] = ACCEPTED.each_ref().map(|count| count.load(Ordering::Relaxed));
     match request.uri().path() {

@@ -30,7 +30,7 @@ const AWAY: [Duration; 2] = [Duration::ZERO, Duration::from_secs(30)];
 const RULES: &str = "table inet fleet { counter tries { }; chain input { type filter hook input priority 0; \
     tcp dport 15012 tcp flags & (syn | ack) == syn counter name tries; }; }";
 
-/// What istiod was asked since the beginning, at a moment of it.
+/// The questions that istiod has had since the beginning, at a moment of it.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     at: Duration,
@@ -202,7 +202,7 @@ fn tell(what: &str, looks: &[Look], report: &mut Report) {
     }
 }
 
-/// What was asked within a second.
+/// The questions of a second.
 #[derive(Clone, Debug, Default)]
 struct Second {
     tries: u64,

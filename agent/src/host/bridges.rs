@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Once;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator, parse_string, parse_u32};
@@ -59,9 +60,24 @@ pub(super) fn bridges() -> io::Result<Vec<HostBridge>> {
     Ok(of(&links()?, &addresses, &outside))
 }
 
+/// True for a name that means itself in the rules of nft(8) and iptables(8): `*` and `+` are many names, and a quote or a blank
+/// ends one. Others are of nobody's making who runs containers.
+fn is_plain(name: &str) -> bool {
+    let is_plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_.:@-".contains(&byte));
+    if !is_plain {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| tracing::warn!("bridge {name:?} is left alone: rules can't name it"));
+    }
+    is_plain
+}
+
 /// The bridges among `links`. `outside` are the addresses that packets leave with by a default route.
 fn of(links: &[Link], addresses: &[(String, IpNet)], outside: &[IpAddr]) -> Vec<HostBridge> {
-    let bridges = links.iter().filter(|link| link.kind == "bridge");
+    let bridges = links
+        .iter()
+        .filter(|link| link.kind == "bridge" && is_plain(&link.name));
     bridges
         .map(|bridge| {
             let mut ports = links.iter().filter(|link| link.master == Some(bridge.index));
@@ -157,6 +173,24 @@ mod tests {
         }
         assert!(!inner(&["veth"], &["10.0.0.3/24"], &["10.0.0.3"]), "the way out");
         assert!(!inner(&["veth"], &["fe80::1/64"], &[]), "nobody's gateway");
+    }
+
+    #[test]
+    fn bridge_that_rules_can_not_name_is_left_alone() {
+        for (name, is_there) in [
+            ("br-0a1b", true),
+            ("a\"b", false),
+            ("br*", false),
+            ("br+", false),
+            ("a b", false),
+        ] {
+            let name = name.to_owned();
+            let bridge = Link {
+                name,
+                ..port(9, "bridge", None)
+            };
+            assert_eq!(!of(&[bridge], &[], &[]).is_empty(), is_there);
+        }
     }
 
     #[test]

@@ -210,7 +210,11 @@ impl Config {
 
     /// The sockets in the run directory hand the workload's key out, and Envoy's admin interface.
     fn check_unix_sockets(&self) -> Result<(), String> {
-        let own = |path: &&std::path::PathBuf| path.starts_with(&self.paths.run);
+        // /var/run is /run by another name on every system of today.
+        let own = |path: &&std::path::PathBuf| {
+            let run = path.strip_prefix("/var/run").map(|rest| Path::new("/run").join(rest));
+            run.as_ref().unwrap_or(path).starts_with(&self.paths.run)
+        };
         match self.envoy.unix_sockets.iter().find(own) {
             Some(path) => Err(format!(
                 "envoy.unix_sockets = {path:?}: is the agent's own, in paths.run: the mesh is never led there, remove it"

@@ -1,12 +1,13 @@
 //! `[envoy]`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::https::url_of;
+use super::layout::LONGEST_SOCKET;
 use super::{Checks, absolute, did_you_mean, duration, image, ports};
 
 /// Where Istio's packages and images have Envoy.
@@ -15,8 +16,6 @@ const DEFAULT_BINARY: &str = "/usr/local/bin/envoy";
 pub(crate) const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
 /// More threads than any machine has cores for.
 const MOST_THREADS: u32 = 1024;
-/// Bytes of a unix socket's path (unix(7), sun_path).
-const LONGEST_SOCKET: usize = 107;
 /// Hexadecimal characters of a SHA-256.
 const SHA256_LENGTH: usize = 64;
 
@@ -173,6 +172,9 @@ impl EnvoyConfig {
             }
             match path.as_os_str().as_encoded_bytes() {
                 [b'@', _, ..] => Ok(()),
+                _ if path.components().any(|part| part == Component::ParentDir) => Err(format!(
+                    "{KEY} = {path:?}: has `..`: write it as istiod does, which is compared byte for byte"
+                )),
                 _ => absolute(KEY, path),
             }
         })

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Checks;
 
 /// The longest path of a unix socket, in bytes (unix(7): `sun_path` has 108, one of them a NUL).
-const LONGEST_SOCKET: usize = 107;
+pub(super) const LONGEST_SOCKET: usize = 107;
 
 /// Directories of the system (hier(7)), which are not to be one program's own.
 const SYSTEM: [&str; 30] = [

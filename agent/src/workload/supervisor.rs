@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use futures_util::future::join_all;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::dead::dead;
 use super::draining::{Draining, until_drain};
@@ -30,6 +30,8 @@ const OUTDATED_WARNING: &str = "an earlier version made it, with more rights tha
                                 and is made anew at its next start, at the latest by `systemctl stop` and `start` of \
                                 the agent";
 
+/// Time for dockerd to say whether a container that has failed is there.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
 /// The time after which a container that dies is started again at once, as if for the first time.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// Time between two looks at a container that runs.
@@ -87,9 +89,13 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, publish: watch:
         if began.elapsed() >= STEADY_AFTER {
             backoff.reset();
         }
+        // A dockerd that hangs tells nothing, and holds up neither the word of it nor a stop.
+        let Ok(gone) = until_drain(&scope, timeout(GONE_WITHIN, supervisor.is_gone())).await else {
+            break;
+        };
         supervisor.publish_state(ContainerState::Failed {
             error: format!("{error:#}"),
-            gone: supervisor.is_gone().await,
+            gone: gone.unwrap_or(false),
         });
         if until_drain(&scope, backoff.wait()).await.is_err() {
             break;

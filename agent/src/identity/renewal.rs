@@ -211,7 +211,7 @@ impl<A: CertificateIssuer> Renewal<A> {
             tracing::warn!(
                 expires = %date(credentials.not_after),
                 asked_for = ?self.ttl,
-                "the CA gave a certificate for much longer than was asked for; it is renewed as one of that life, but who \
+                "the CA gave a certificate for much longer than was asked for; it is renewed as if it were for what was asked for, but who \
                  steals its key has it until then: see to the CA's MAX_WORKLOAD_CERT_TTL"
             );
         }

@@ -118,7 +118,7 @@ impl Service {
             drop(open);
             drop(turn);
             if let Some(node) = left {
-                own_stream::take_leave(&context, &node).await;
+                Box::pin(own_stream::take_leave(&context, &node)).await;
             }
         });
         Ok(Response::new(ReceiverStream::new(responses)))

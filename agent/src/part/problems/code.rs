@@ -228,7 +228,7 @@ impl Code {
             }
             Self::EnvoyRefused => {
                 "mend the Istio resource that the refusal names; where it can't bind, end the program that has the port \
-                 (`ss -tlnp`)"
+                 (`ss -tlnp`), then `istio-vm-agent reload`"
             }
             Self::EnvoySuccessor => "mend what the line names, then `systemctl reload istio-vm-agent`",
             Self::EnvoyEarlier => {

@@ -41,7 +41,7 @@ mod stop;
 mod words;
 mod workload;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -211,10 +211,12 @@ impl Config {
     /// The sockets in the run directory hand the workload's key out, and Envoy's admin interface.
     fn check_unix_sockets(&self) -> Result<(), String> {
         // /var/run is /run by another name on every system of today.
-        let own = |path: &&std::path::PathBuf| {
-            let run = path.strip_prefix("/var/run").map(|rest| Path::new("/run").join(rest));
-            run.as_ref().unwrap_or(path).starts_with(&self.paths.run)
+        let plain = |path: &Path| match path.strip_prefix("/var/run") {
+            Ok(rest) => Path::new("/run").join(rest),
+            Err(_) => path.to_owned(),
         };
+        let run = plain(&self.paths.run);
+        let own = |path: &&PathBuf| plain(path).starts_with(&run);
         match self.envoy.unix_sockets.iter().find(own) {
             Some(path) => Err(format!(
                 "envoy.unix_sockets = {path:?}: is the agent's own, in paths.run: the mesh is never led there, remove it"

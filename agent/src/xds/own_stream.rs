@@ -39,6 +39,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time after which istiod has found out about a stream that is dead (keepalive.go, DefaultOption: 30 s, and 10 s for the
 /// answer), and some more.
 pub(super) const DEAD_STREAM_FOUND: Duration = Duration::from_secs(45);
+/// Time between two such streams.
+const MIN_GAP: Duration = Duration::from_secs(1);
 /// The protocol whose messages are the same for every istiod.
 const PROTOCOL: XdsProtocol = XdsProtocol::Delta;
 
@@ -126,7 +128,7 @@ pub(super) async fn hold(context: Arc<Context>, node: Bytes) {
 /// of that address may be dead without istiod's knowing: with the address its last packets are lost, too. The stream on which
 /// this is told outlives that one: istiod takes a VM out at the end of the one that came last, and when there is no other
 /// (istio/pilot/pkg/autoregistration, changeWorkloadEntryStateToDisconnected). Had it ended before, the address would stay in
-/// the mesh for ever.
+/// the mesh, until istiod's own limit on the age of connections or for ever.
 pub(super) async fn take_leave(context: &Context, node: &Bytes) {
     let told = async {
         let mut backoff = reconnect();
@@ -142,8 +144,16 @@ pub(super) async fn take_leave(context: &Context, node: &Bytes) {
         let Ok((mut istiod, mut agent)) = timeout(LEAVE_TIMEOUT, told).await else {
             return tracing::warn!("istiod was not told within {LEAVE_TIMEOUT:?} that this VM has left an address");
         };
-        let stays = async { while answer_next(context, &mut *istiod, &mut agent).await.is_ok() {} };
-        let _ = timeout(DEAD_STREAM_FOUND, stays).await;
+        let stays = async {
+            loop {
+                while answer_next(context, &mut *istiod, &mut agent).await.is_ok() {}
+                sleep(MIN_GAP).await;
+                if let Ok(again) = say_gone(context, node).await {
+                    (istiod, agent) = again;
+                }
+            }
+        };
+        let _: Result<Infallible, _> = timeout(DEAD_STREAM_FOUND, stays).await;
     };
     let (mut membership, address) = (context.inputs.membership.clone(), node::address(node));
     tokio::select! {

@@ -312,6 +312,12 @@ async fn stream_that_tells_of_a_move_goes_on_until_the_dead_one_is_found() {
         assert_eq!(next_request(&mut own).await.response_nonce, nonce);
     }
     assert!(super::super::own_stream::DEAD_STREAM_FOUND > Duration::from_secs(40));
+    drop(own);
+    let mut own = mesh.accepted().await;
+    assert_eq!(next_request(&mut own).await.type_url, NAME_TABLE);
+    assert_eq!(next_request(&mut own).await.type_url, HEALTH_INFORMATION);
+    own.send(&response(NAME_TABLE, "1", b"")).await;
+    assert_eq!(next_request(&mut own).await.response_nonce, "1");
     // It ends as soon as the VM is back.
     mesh.membership.send_replace(member);
     own.end().await;

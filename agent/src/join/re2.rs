@@ -172,4 +172,11 @@ mod tests {
             assert!(problem(broken).is_some(), "{broken}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_expression_is_judged(expression in r"[a-z0-9äß(){}\[\],?*+|\\^:<PQE-]{0,40}|\PC{0,40}") {
+            let _ = problem(&expression);
+        }
+    }
 }

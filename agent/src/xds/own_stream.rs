@@ -39,8 +39,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time after which istiod has found out about a stream that is dead (keepalive.go, DefaultOption: 30 s, and 10 s for the
 /// answer), and some more.
 pub(super) const DEAD_STREAM_FOUND: Duration = Duration::from_secs(45);
-/// Time between two such streams.
-const MIN_GAP: Duration = Duration::from_secs(1);
 /// The protocol whose messages are the same for every istiod.
 const PROTOCOL: XdsProtocol = XdsProtocol::Delta;
 
@@ -145,9 +143,10 @@ pub(super) async fn take_leave(context: &Context, node: &Bytes) {
             return tracing::warn!("istiod was not told within {LEAVE_TIMEOUT:?} that this VM has left an address");
         };
         let stays = async {
+            let mut backoff = reconnect();
             loop {
                 while answer_next(context, &mut *istiod, &mut agent).await.is_ok() {}
-                sleep(MIN_GAP).await;
+                backoff.wait().await;
                 if let Ok(again) = say_gone(context, node).await {
                     (istiod, agent) = again;
                 }

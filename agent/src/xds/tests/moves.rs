@@ -270,20 +270,26 @@ async fn stream_of_before_a_sleep_is_left_once_another_has_answered() {
     old.end().await;
 }
 
+/// The VM has another address, and no longer the one that it had; returns who it was.
+fn leave_address(mesh: &Mesh) -> Arc<Membership> {
+    let (member, other) = (mesh.membership.borrow().clone(), IpAddr::from([10, 0, 0, 2]));
+    mesh.membership.send_replace(Arc::new(Membership {
+        instance_ips: vec![other],
+        ..(*member).clone()
+    }));
+    // It has both addresses until the kernel says otherwise.
+    mesh.machine
+        .send_modify(|host| host.interfaces = vec![("eth1".to_owned(), other)]);
+    member
+}
+
 #[tokio::test]
 async fn vm_that_has_moved_is_unhealthy_where_it_was() {
     let mut mesh = Mesh::new().await;
     mesh.probe.send_replace(ProbeState::Healthy);
     let (_envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     assert_eq!(next_request(&mut istiod).await.error_detail, None);
-    let member = mesh.membership.borrow().clone();
-    mesh.membership.send_replace(Arc::new(Membership {
-        instance_ips: vec![IpAddr::from([10, 0, 0, 2])],
-        ..(*member).clone()
-    }));
-    // It has both addresses until the kernel says otherwise.
-    mesh.machine
-        .send_modify(|host| host.interfaces = vec![("eth1".to_owned(), IpAddr::from([10, 0, 0, 2]))]);
+    leave_address(&mesh);
     let told = next_request(&mut istiod).await;
     assert_eq!(told.type_url, HEALTH_INFORMATION);
     assert_eq!(told.error_detail.unwrap().message, "the VM has another address");
@@ -295,13 +301,7 @@ async fn vm_that_has_moved_is_unhealthy_where_it_was() {
 async fn stream_that_tells_of_a_move_goes_on_until_the_dead_one_is_found() {
     let mut mesh = Mesh::new().await;
     let (envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
-    let member = mesh.membership.borrow().clone();
-    mesh.membership.send_replace(Arc::new(Membership {
-        instance_ips: vec![IpAddr::from([10, 0, 0, 2])],
-        ..(*member).clone()
-    }));
-    mesh.machine
-        .send_modify(|host| host.interfaces = vec![("eth1".to_owned(), IpAddr::from([10, 0, 0, 2]))]);
+    let member = leave_address(&mesh);
     drop((envoy, istiod));
     let mut own = mesh.accepted().await;
     assert_eq!(next_request(&mut own).await.type_url, NAME_TABLE);
